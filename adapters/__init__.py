@@ -1,0 +1,1 @@
+"""Adapters that put viewaug into other frameworks; one module each."""

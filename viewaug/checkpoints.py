@@ -1,0 +1,86 @@
+"""Save and load viewmakers: safetensors weights and a JSON configuration, in one file."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from viewaug._files import replacing
+from viewaug.viewmaker import Viewmaker
+
+_FORMAT = 1
+
+
+def save(viewmaker: Viewmaker, path: str | os.PathLike[str]) -> None:
+    """Save a viewmaker, weights and configuration, as one safetensors file; the configuration is JSON in its header.
+
+    Args:
+        viewmaker: what to save.
+        path: where to. The file is replaced in one go: an interruption leaves the old one.
+
+    Raises:
+        TypeError: if `viewmaker` is not a :class:`viewaug.Viewmaker`.
+
+    Examples:
+        >>> path = getfixture("tmp_path") / "viewmaker.safetensors"
+        >>> save(viewaug.Viewmaker(channels=1, budget=0.1), path)
+        >>> load(path).budget
+        0.1
+    """
+    if not isinstance(viewmaker, Viewmaker):
+        raise TypeError(f"Expected `viewmaker` to be a viewaug.Viewmaker, but got {type(viewmaker).__name__}.")
+    weights = {name: value.detach().cpu().contiguous() for name, value in viewmaker.state_dict().items()}
+    metadata = {"format": "pt", "viewaug": json.dumps({"version": _FORMAT, "config": viewmaker.config})}
+    with replacing(path) as temporary:
+        save_file(weights, temporary, metadata)
+
+
+def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> Viewmaker:
+    """Load a viewmaker that :func:`save` saved. Nothing in the file is executed.
+
+    Args:
+        path: the file.
+        device: where to put the viewmaker.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is truncated, not a viewmaker's, of an unknown version, or lacks a parameter.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected `path` to be a file, but found none at {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or no safetensors file: {error}.") from error
+    config = _config(path, metadata)
+    try:
+        viewmaker = Viewmaker(**config)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} has a configuration that builds no viewmaker: {error}") from error
+    expected = viewmaker.state_dict()
+    for problem, names in (("lacks", expected.keys() - weights.keys()), ("has an unknown", weights.keys() - expected.keys())):
+        if names:
+            raise ValueError(f"{path} {problem} parameter: {', '.join(sorted(names))}.")
+    for name, value in weights.items():
+        if value.shape != expected[name].shape:
+            raise ValueError(f"{path} has {name} of shape {tuple(value.shape)}, not {tuple(expected[name].shape)}.")
+    viewmaker.load_state_dict(weights, assign=True)
+    return viewmaker.to(device).requires_grad_()
+
+
+def _config(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    try:
+        header = json.loads(metadata["viewaug"])
+        version, config = header["version"], header["config"]
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{path} is a safetensors file, but not a viewmaker's: its header has no 'viewaug' entry.") from None
+    if version != _FORMAT:
+        raise ValueError(f"{path} has version {version}; this viewaug reads version {_FORMAT}.")
+    return dict(config)

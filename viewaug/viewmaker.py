@@ -1,0 +1,277 @@
+"""The viewmaker: noise, generator, perturbation and budget in one module that turns a batch into a view of it."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from viewaug.budget import Constraint, ValueRange, check_budget, check_value_range, clamp_view, constrain, rescale_to_budget, widen
+from viewaug.generators import GENERATORS
+from viewaug.perturbations import PERTURBATIONS, Spectral
+
+ViewConstraint = Constraint | Literal["rescale_coefficients"]
+_CONSTRAINTS = (*get_args(Constraint), "rescale_coefficients")
+
+
+class Viewmaker(nn.Module):
+    """A network that makes perturbed views of its input within an L1 budget.
+
+    From Viewmaker Networks (Tamkin et al., ICLR 2021). A generator turns the input and some noise into a raw output,
+    a perturbation applies that to the input, and the budget bounds how far the view may be from the input. The module
+    perturbs in ``train()`` and in ``eval()`` alike; :class:`viewaug.AdversarialAugmentation` is what knows the difference.
+
+    Args:
+        channels: channels of the input.
+        budget: mean absolute difference of view and input, over all non-batch dimensions of a sample, in the units of
+            the input. It counts what comes out, after the clamp. May be assigned at any time.
+        dims: number of spatial dimensions: 1 for waveforms, 2 for images and spectrograms, 3 for video and volumes.
+        generator: ``"fast"`` (any dims and size), or ``"reference"``, the original network (2 dims, sides from 5).
+        perturbation: ``"additive"``, or ``"spectral"`` for one of DCT coefficients.
+        value_range: ``(low, high)`` of the input and the view; None for no clamp.
+        constraint: ``"fit"`` spends the budget exactly, clamp included. ``"rescale"``, the papers' order, rescales to
+            the budget and then clamps; ``"project"`` projects onto the L1 ball and then clamps.
+            ``"rescale_coefficients"`` counts the budget in a spectral perturbation's coefficients, as the authors'
+            code does.
+        eps: for the two rescaling constraints, the term beside mean ``|delta|`` in the denominator; 1e-4 in the
+            authors' code.
+        dct_norm: for a spectral perturbation, ``"ortho"``, or None for the un-normalised DCT of the authors' code.
+        **options: of the generator: `width`, `depth`, `patch` and `noise` for ``"fast"``, `blocks` for ``"reference"``.
+
+    Shape:
+        - x: ``(B, channels, *spatial)``, floating point.
+        - Output: as `x`, of the same dtype.
+
+    Raises:
+        ValueError: for an argument or an input of the wrong value or shape.
+        TypeError: for one of the wrong type.
+
+    Examples:
+        >>> viewmaker = Viewmaker(channels=3, budget=0.05)
+        >>> x = torch.rand(2, 3, 32, 48)
+        >>> noise = viewmaker.draw_noise(x, torch.Generator().manual_seed(0))
+        >>> view = viewmaker(x, noise)
+        >>> (view - x).abs().mean((1, 2, 3)).detach()
+        tensor([0.0500, 0.0500])
+        >>> torch.equal(view, viewmaker(x, noise))
+        True
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        *,
+        budget: float = 0.05,
+        dims: int = 2,
+        generator: str = "fast",
+        perturbation: str = "additive",
+        value_range: ValueRange = (0.0, 1.0),
+        constraint: ViewConstraint = "fit",
+        eps: float = 0.0,
+        dct_norm: Literal["ortho"] | None = "ortho",
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        _check_count("channels", channels)
+        _check_choice("dims", dims, (1, 2, 3))
+        _check_choice("generator", generator, GENERATORS)
+        _check_choice("perturbation", perturbation, PERTURBATIONS)
+        _check_choice("constraint", constraint, _CONSTRAINTS)
+        _check_choice("dct_norm", dct_norm, ("ortho", None))
+        for name, value in options.items():
+            _check_count(name, value)
+        check_value_range(value_range)
+        if not 0 <= eps < math.inf:
+            raise ValueError(f"Expected `eps` to be non-negative and finite, but got {eps}.")
+        if constraint == "rescale_coefficients" and perturbation != "spectral":
+            raise ValueError(
+                f"Expected `perturbation` to be 'spectral' for constraint='rescale_coefficients', but got {perturbation!r}."
+            )
+        self.budget = budget
+        self.channels, self.dims = channels, dims
+        self.value_range: ValueRange = None if value_range is None else (float(value_range[0]), float(value_range[1]))
+        self.constraint, self.eps = constraint, eps
+        self._names = {"generator": generator, "perturbation": perturbation, "dct_norm": dct_norm, **options}
+        spectral = {"norm": dct_norm} if perturbation == "spectral" else {}
+        self.perturbation = PERTURBATIONS[perturbation](channels, dims, **spectral)
+        self.generator = GENERATORS[generator](channels, self.perturbation.maps, dims, **options)
+
+    @property
+    def budget(self) -> float:
+        """Mean absolute difference of view and input, in the units of the input."""
+        return self._budget
+
+    @budget.setter
+    def budget(self, value: float) -> None:
+        check_budget(value)
+        self._budget = float(value)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments that build this viewmaker."""
+        return {
+            "channels": self.channels,
+            "budget": self.budget,
+            "dims": self.dims,
+            "value_range": self.value_range,
+            "constraint": self.constraint,
+            "eps": self.eps,
+            **self._names,
+        }
+
+    def draw_noise(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """Draw all the randomness of one view: uniform in [0, 1), in the dtype and on the device of `x`.
+
+        Args:
+            x: the input to make noise for; only its shape, dtype and device matter.
+            generator: source of the noise, on any device; None for torch's own of that device.
+
+        Shape:
+            - x: ``(B, channels, *spatial)``.
+            - Output: for the shapes see the generator's docstring, :class:`viewaug.generators.FastGenerator`.
+        """
+        self._check_input(x)
+        device = x.device if generator is None else generator.device
+        shapes = self.generator.noise_shapes(x.shape[2:])
+        return tuple(
+            torch.rand((len(x), *shape), generator=generator, dtype=x.dtype, device=device).to(x.device) for shape in shapes
+        )
+
+    def forward(
+        self, x: Tensor, noise: tuple[Tensor, ...] | None = None, *, budget: float | Tensor | None = None
+    ) -> Tensor:
+        """Make a view.
+
+        Args:
+            x: the input.
+            noise: what :meth:`draw_noise` returned, for a view that can be repeated; None to draw it here.
+            budget: in place of the viewmaker's own, a number or one per sample, ``(B,)``.
+        """
+        if noise is None:
+            noise = self.draw_noise(x)
+        else:
+            self._check_input(x)
+            self._check_noise(x, noise)
+        budget = self.budget if budget is None else budget
+        with torch.autocast(x.device.type, enabled=False):
+            wide = widen(x)
+            seen = self.perturbation.analyse(wide)
+        raw = self.generator(seen.to(x.dtype), noise)
+        with torch.autocast(x.device.type, enabled=False):
+            raw = raw.to(wide.dtype)
+            if self.constraint == "rescale_coefficients":
+                coefficients = rescale_to_budget(raw.tanh(), budget, eps=self.eps)
+                delta = cast(Spectral, self.perturbation).synthesise(coefficients)
+                return clamp_view(wide, wide + delta, self.value_range).to(x.dtype)
+            return constrain(
+                x,
+                self.perturbation.residual(wide, raw),
+                budget,
+                self.value_range,
+                self.constraint,
+                eps=self.eps,
+                shrink_only=not self.perturbation.scales_up,
+            )
+
+    @classmethod
+    def from_reference(
+        cls,
+        state_dict: Mapping[str, Tensor],
+        *,
+        budget: float = 0.05,
+        clamp: bool = True,
+        frequency_domain: bool = False,
+    ) -> "Viewmaker":
+        """Build the original viewmaker from the state dict of an original checkpoint.
+
+        Views agree with the authors' code: budget before clamp, 1e-4 in the denominator, un-normalised DCT.
+
+        Args:
+            state_dict: parameters under the names of the authors' code. Residual blocks that it stores but
+                does not use are dropped.
+            budget: the original's ``distortion_budget``.
+            clamp: whether views are clamped to [0, 1]. Class default of the original; its released image runs do not.
+            frequency_domain: whether the original ran on DCT coefficients.
+
+        Raises:
+            ValueError: if the state dict is not one of an original viewmaker.
+        """
+        try:
+            channels, used = state_dict["deconv3.conv2d.weight"].shape[0], state_dict["deconv1.conv2d.weight"].shape[1]
+        except (KeyError, AttributeError, IndexError):
+            raise ValueError(
+                "Expected `state_dict` to hold an original viewmaker's parameters, but 'deconv1.conv2d.weight' or "
+                f"'deconv3.conv2d.weight' is missing among: {', '.join(map(str, list(state_dict)[:5])) or 'nothing'}, ..."
+            ) from None
+        viewmaker = cls(
+            channels,
+            budget=budget,
+            generator="reference",
+            perturbation="spectral" if frequency_domain else "additive",
+            value_range=(0.0, 1.0) if clamp else None,
+            constraint="rescale_coefficients" if frequency_domain else "rescale",
+            eps=1e-4,
+            dct_norm=None,
+            blocks=used - 128,
+        )
+        renamed = {_rename(name): value for name, value in state_dict.items()}
+        expected = viewmaker.generator.state_dict()
+        missing = [name for name in expected if name not in renamed]
+        if missing:
+            raise ValueError(f"Expected `state_dict` to hold {used - 128} residual blocks, but nothing gives {missing[0]}.")
+        viewmaker.generator.load_state_dict({name: renamed[name] for name in expected})
+        return viewmaker
+
+    def extra_repr(self) -> str:
+        return (
+            f"channels={self.channels}, budget={self.budget:g}, dims={self.dims}, value_range={self.value_range}, "
+            f"constraint={self.constraint!r}"
+        )
+
+    def _check_input(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"Expected `x` to be a tensor, but got {type(x).__name__}.")
+        if not x.is_floating_point():
+            raise TypeError(f"Expected `x` to be floating point, but got {x.dtype}.")
+        expected = f"(B, {self.channels}, {', '.join('DHW'[3 - self.dims :])})"
+        if x.ndim != self.dims + 2 or x.shape[1] != self.channels:
+            raise ValueError(f"Expected `x` to have the shape {expected}, but got {tuple(x.shape)}.")
+        smallest = self.generator.smallest
+        if min(x.shape[2:]) < smallest:
+            raise ValueError(f"Expected the sides of `x` to be at least {smallest}, but got {tuple(x.shape)}.")
+
+    def _check_noise(self, x: Tensor, noise: tuple[Tensor, ...]) -> None:
+        shapes = tuple((len(x), *shape) for shape in self.generator.noise_shapes(x.shape[2:]))
+        got = tuple(tuple(field.shape) for field in noise)
+        if got != shapes:
+            raise ValueError(f"Expected `noise` to have the shapes {shapes}, as draw_noise(x) returns, but got {got}.")
+
+
+def _rename(name: str) -> str:
+    """Our name for a parameter of the authors' code."""
+    name = name.replace(".conv2d.", ".")
+    for pattern, replacement in (
+        (r"^conv(\d)\.", lambda m: f"down.{int(m[1]) - 1}.conv."),
+        (r"^in([123])\.", lambda m: f"down.{int(m[1]) - 1}.norm."),
+        (r"^res(\d)\.conv(\d)\.", lambda m: f"blocks.{int(m[1]) - 1}.conv{m[2]}.conv."),
+        (r"^res(\d)\.in(\d)\.", lambda m: f"blocks.{int(m[1]) - 1}.conv{m[2]}.norm."),
+        (r"^deconv([12])\.", lambda m: f"up.{2 * int(m[1]) - 1}.conv."),
+        (r"^in([45])\.", lambda m: f"up.{2 * int(m[1]) - 7}.norm."),
+        (r"^deconv3\.", lambda m: "head."),
+    ):
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"Expected `{name}` to be an integer, but got {type(value).__name__}.")
+    if value < 1:
+        raise ValueError(f"Expected `{name}` to be at least 1, but got {value}.")
+
+
+def _check_choice(name: str, value: Any, choices: Any) -> None:
+    if value not in choices:
+        raise ValueError(f"Expected `{name}` to be one of {', '.join(map(repr, choices))}, but got {value!r}.")
