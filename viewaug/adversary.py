@@ -174,8 +174,8 @@ class AdversarialAugmentation(nn.Module):
             bottom, top = self.viewmaker.value_range
             if low < bottom - 1e-3 or high > top + 1e-3:
                 raise ValueError(
-                    f"Expected `x` within the viewmaker's value range, {bottom:g} to {top:g}, {seen}. If it is normalised "
-                    "already, leave that to `mean` and `std`, or give the viewmaker another `value_range` (None for any)."
+                    f"Expected `x` within the viewmaker's value range, {bottom:g} to {top:g}, {seen}. If it is "
+                    "normalised already, leave that to `mean` and `std`, or give the viewmaker another `value_range`."
                 )
         self._checked = True
 
@@ -194,8 +194,8 @@ class JointOptimizer(Optimizer):
     trainers see one optimizer, whose first groups are the encoder's and whose last one is the viewmaker's; the latter
     is marked by ``group["viewmaker"] = True``.
 
-    A step whose gradients for the viewmaker are not all finite leaves the viewmaker and its moments as they were, without
-    waiting for the device. :attr:`skipped_steps` counts those.
+    A step whose gradients for the viewmaker are not all finite leaves the viewmaker and its moments as they were,
+    without waiting for the device. :attr:`skipped_steps` counts those.
 
     Args:
         base: an optimizer over the encoder's parameters, which from then on only this one steps.
@@ -272,7 +272,7 @@ class JointOptimizer(Optimizer):
             )
         return skipped
 
-    def step(self, closure: Callable[[], float] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Step both players; `closure` is the base optimizer's."""
         loss = self.base.step(closure) if closure is not None else self.base.step()
         self.adversary.step()
@@ -337,7 +337,9 @@ class _MaskedAdam(Optimizer):
                 state["exp_avg"].lerp_(grad, (1 - beta1).to(p.dtype))
                 state["exp_avg_sq"].lerp_(grad * grad, (1 - beta2).to(p.dtype))
                 first, second = (1 - beta ** state["step"] for beta in group["betas"])
-                size = (state["exp_avg_sq"] / second.clamp(min=torch.finfo(second.dtype).tiny)).sqrt_().add_(group["eps"])
+                size = (
+                    (state["exp_avg_sq"] / second.clamp(min=torch.finfo(second.dtype).tiny)).sqrt_().add_(group["eps"])
+                )
                 rate = lr / first.clamp(min=torch.finfo(first.dtype).tiny)
                 p.mul_(1 - lr * group["weight_decay"]).sub_(state["exp_avg"] / size * rate)
 
@@ -352,6 +354,6 @@ def _per_channel(name: str, value: float | Sequence[float] | None, viewmaker: Vi
     tensor = torch.as_tensor(value, dtype=torch.float32)
     if tensor.shape not in ((), (1,), (viewmaker.channels,)):
         raise ValueError(
-            f"Expected `{name}` to be one number or one per channel ({viewmaker.channels}), but got {tuple(tensor.shape)}."
+            f"Expected `{name}` to be one number or {viewmaker.channels}, by channel, but got {tuple(tensor.shape)}."
         )
     return tensor.reshape(-1, *(1,) * viewmaker.dims)

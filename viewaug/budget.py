@@ -100,21 +100,19 @@ def project_to_budget(delta: Tensor, budget: float | Tensor) -> Tensor:
     size = wide.abs()
     radius = _per_sample(budget, wide) * _numel(wide)
 
-    def solve(active: Tensor) -> Tensor:
+    def solve(size: Tensor, radius: Tensor) -> Tensor:
         """Solve ``sum_active (|delta| - level) = radius``."""
-        count = active.sum(dims, keepdim=True)
-        return _divide((size * active).sum(dims, keepdim=True) - radius, count)
+        return _divide((size * active).sum(dims, keepdim=True) - radius, active.sum(dims, keepdim=True))
 
-    with torch.no_grad():
-        level = torch.zeros_like(radius)
-        active = torch.ones_like(size)
-        for _ in range(_steps(wide)):
-            previous, level = level, torch.maximum(level, solve(active))
-            torch.gt(size, level, out=active)
-            if _settled(level, previous):
-                break
-        outside = level > 0
-    shrunk = wide.sign() * (size - torch.where(outside, solve(active), 0)).relu()
+    fixed_size, fixed_radius = size.detach(), radius.detach()
+    level, active = torch.zeros_like(fixed_radius), torch.ones_like(fixed_size)
+    for _ in range(_steps(wide)):
+        previous, level = level, torch.maximum(level, solve(fixed_size, fixed_radius))
+        torch.gt(fixed_size, level, out=active)
+        if _settled(level, previous):
+            break
+    outside = level > 0
+    shrunk = wide.sign() * (size - torch.where(outside, solve(size, radius), 0)).relu()
     # The level is a small difference of large sums; what rounding left of the radius is made good here.
     correction = _divide(radius, shrunk.abs().sum(dims, keepdim=True)).detach()
     return (shrunk * torch.where(outside, correction, 1)).to(delta.dtype)
@@ -153,30 +151,30 @@ def fit_budget(x: Tensor, delta: Tensor, budget: float | Tensor, value_range: Va
     if x.shape != delta.shape:
         raise ValueError(f"Expected `delta` to have the shape of `x`, {tuple(x.shape)}, but got {tuple(delta.shape)}.")
     x, delta = widen(x), widen(delta)
-    budget = _per_sample(budget, x)
     check_value_range(value_range)
     if value_range is None:
         return _rescaling(delta, budget).flatten()
 
     dims = _sample_dims(x)
-    total = budget * _numel(x)
-    with torch.no_grad():
-        # The bound that an element moves towards, the way to it, and the way's length. Buffers are used again and
-        # again: on a CPU, fresh memory would cost more than the arithmetic.
-        bound = torch.add(x, delta, alpha=torch.finfo(x.dtype).max).clamp_(*value_range)
-        sign, size = delta.sign(), delta.abs()
-        room = bound.sub(x).mul_(sign).relu_()
-        free, work = torch.empty_like(size), torch.empty_like(size)
-        scale = torch.zeros_like(total)
-        held_total, slope = torch.zeros_like(total), size.sum(dims, keepdim=True)
-        for _ in range(_steps(x)):
-            previous, scale = scale, torch.maximum(scale, _divide(total - held_total, slope))
-            if _settled(scale, previous):
-                break
-            torch.lt(torch.mul(size, scale, out=work), room, out=free)
-            slope = torch.mul(size, free, out=work).sum(dims, keepdim=True)
-            held_total = torch.sub(room, torch.mul(room, free, out=work), out=work).sum(dims, keepdim=True)
-        most = torch.div(room, size.clamp_(min=torch.finfo(x.dtype).tiny), out=work).amax(dims, keepdim=True)
+    total = _per_sample(budget, x) * _numel(x)
+
+    # The bound that an element moves towards, the way to it, and the way's length. Newton's steps run on detached
+    # values and in buffers that are used again and again: on a CPU, fresh memory would cost more than the arithmetic.
+    fixed_x, fixed_delta, fixed_total = x.detach(), delta.detach(), total.detach()
+    bound = torch.add(fixed_x, fixed_delta, alpha=torch.finfo(x.dtype).max).clamp_(*value_range)
+    sign, size = fixed_delta.sign(), fixed_delta.abs()
+    room = bound.sub(fixed_x).mul_(sign).relu_()
+    free, work = torch.empty_like(size), torch.empty_like(size)
+    scale, held_total, slope = torch.zeros_like(total), torch.zeros_like(total), size.sum(dims, keepdim=True)
+    for _ in range(_steps(x)):
+        previous, scale = scale, torch.maximum(scale, _divide(fixed_total - held_total, slope))
+        if _settled(scale, previous):
+            break
+        torch.lt(torch.mul(size, scale, out=work), room, out=free)
+        slope = torch.mul(size, free, out=work).sum(dims, keepdim=True)
+        held_total = torch.sub(room, torch.mul(room, free, out=work), out=work).sum(dims, keepdim=True)
+    most = torch.div(room, size.clamp_(min=torch.finfo(x.dtype).tiny), out=work).amax(dims, keepdim=True)
+
     # Implicit differentiation: with what is free and what is held given, the scale solves a linear equation.
     slope = (free.mul_(sign) * delta).sum(dims, keepdim=True)
     if x.requires_grad:
@@ -223,7 +221,9 @@ def constrain(
     if _may_look(x) and len(x) > rows:
         budgets = _per_sample(budget, x).flatten().expand(len(x)).split(rows)
         parts = zip(x.split(rows), delta.split(rows), budgets, strict=True)
-        return torch.cat([constrain(*part, value_range, constraint, eps=eps, shrink_only=shrink_only) for part in parts])
+        return torch.cat(
+            [constrain(*part, value_range, constraint, eps=eps, shrink_only=shrink_only) for part in parts]
+        )
 
     wide, delta = widen(x), widen(delta)
     if constraint == "project":
@@ -330,7 +330,7 @@ def _per_sample(budget: float | Tensor, x: Tensor) -> Tensor:
     budget = torch.as_tensor(budget, dtype=x.dtype, device=x.device)
     if budget.shape not in ((), x.shape[:1]):
         raise ValueError(
-            f"Expected `budget` to be one number or one per sample, {tuple(x.shape[:1])}, but got {tuple(budget.shape)}."
+            f"Expected `budget` to be one number or {tuple(x.shape[:1])}, by sample, but got {tuple(budget.shape)}."
         )
     return budget.reshape(-1, *(1,) * (x.ndim - 1))
 

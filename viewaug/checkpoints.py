@@ -65,7 +65,10 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} has a configuration that builds no viewmaker: {error}") from error
     expected = viewmaker.state_dict()
-    for problem, names in (("lacks", expected.keys() - weights.keys()), ("has an unknown", weights.keys() - expected.keys())):
+    for problem, names in (
+        ("lacks", expected.keys() - weights.keys()),
+        ("has an unknown", weights.keys() - expected.keys()),
+    ):
         if names:
             raise ValueError(f"{path} {problem} parameter: {', '.join(sorted(names))}.")
     for name, value in weights.items():
@@ -80,7 +83,9 @@ def _config(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
         header = json.loads(metadata["viewaug"])
         version, config = header["version"], header["config"]
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{path} is a safetensors file, but not a viewmaker's: its header has no 'viewaug' entry.") from None
+        raise ValueError(
+            f"{path} is a safetensors file, but not a viewmaker's: its header has no 'viewaug' entry."
+        ) from None
     if version != _FORMAT:
         raise ValueError(f"{path} has version {version}; this viewaug reads version {_FORMAT}.")
     return dict(config)

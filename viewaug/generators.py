@@ -59,7 +59,7 @@ class FastGenerator(Generator):
         self.head = conv(width, maps * patch**dims, 1)
 
     def noise_shapes(self, size: Sequence[int]) -> Shapes:
-        grid = tuple(math.ceil(side / self.patch) for side in size)
+        grid = tuple(-(-side // self.patch) for side in size)  # rounded up
         return ((self.noise, *grid), (self.noise,)) * len(self.blocks)
 
     def forward(self, x: Tensor, noise: Sequence[Tensor]) -> Tensor:
@@ -122,12 +122,15 @@ class ReferenceGenerator(Generator):
         )
         self.blocks = nn.ModuleList(_ReferenceBlock(128 + i + 1) for i in range(blocks))
         self.up = nn.Sequential(
-            nn.Upsample(scale_factor=2), _ConvNorm(128 + blocks, 64, 3), nn.Upsample(scale_factor=2), _ConvNorm(64, 32, 3)
+            nn.Upsample(scale_factor=2),
+            _ConvNorm(128 + blocks, 64, 3),
+            nn.Upsample(scale_factor=2),
+            _ConvNorm(64, 32, 3),
         )
         self.head = nn.Conv2d(32, maps, 9, padding=4, padding_mode="reflect")
 
     def noise_shapes(self, size: Sequence[int]) -> Shapes:
-        coarse = tuple(math.ceil(side / 4) for side in size)
+        coarse = tuple(-(-side // 4) for side in size)
         return ((1, *size), *((1, *coarse) for _ in self.blocks))
 
     def forward(self, x: Tensor, noise: Sequence[Tensor]) -> Tensor:

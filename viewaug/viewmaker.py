@@ -8,7 +8,16 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from viewaug.budget import Constraint, ValueRange, check_budget, check_value_range, clamp_view, constrain, rescale_to_budget, widen
+from viewaug.budget import (
+    Constraint,
+    ValueRange,
+    check_budget,
+    check_value_range,
+    clamp_view,
+    constrain,
+    rescale_to_budget,
+    widen,
+)
 from viewaug.generators import GENERATORS
 from viewaug.perturbations import PERTURBATIONS, Spectral
 
@@ -21,7 +30,7 @@ class Viewmaker(nn.Module):
 
     From Viewmaker Networks (Tamkin et al., ICLR 2021). A generator turns the input and some noise into a raw output,
     a perturbation applies that to the input, and the budget bounds how far the view may be from the input. The module
-    perturbs in ``train()`` and in ``eval()`` alike; :class:`viewaug.AdversarialAugmentation` is what knows the difference.
+    perturbs in ``train()`` and in ``eval()`` alike; :class:`viewaug.AdversarialAugmentation` tells the two apart.
 
     Args:
         channels: channels of the input.
@@ -87,7 +96,7 @@ class Viewmaker(nn.Module):
             raise ValueError(f"Expected `eps` to be non-negative and finite, but got {eps}.")
         if constraint == "rescale_coefficients" and perturbation != "spectral":
             raise ValueError(
-                f"Expected `perturbation` to be 'spectral' for constraint='rescale_coefficients', but got {perturbation!r}."
+                f"Expected `perturbation` to be 'spectral' for that `constraint`, but got {perturbation!r}."
             )
         self.budget = budget
         self.channels, self.dims = channels, dims
@@ -136,7 +145,8 @@ class Viewmaker(nn.Module):
         device = x.device if generator is None else generator.device
         shapes = self.generator.noise_shapes(x.shape[2:])
         return tuple(
-            torch.rand((len(x), *shape), generator=generator, dtype=x.dtype, device=device).to(x.device) for shape in shapes
+            torch.rand((len(x), *shape), generator=generator, dtype=x.dtype, device=device).to(x.device)
+            for shape in shapes
         )
 
     def forward(
@@ -149,11 +159,13 @@ class Viewmaker(nn.Module):
             noise: what :meth:`draw_noise` returned, for a view that can be repeated; None to draw it here.
             budget: in place of the viewmaker's own, a number or one per sample, ``(B,)``.
         """
+        self._check_input(x)
         if noise is None:
             noise = self.draw_noise(x)
         else:
-            self._check_input(x)
             self._check_noise(x, noise)
+        if not len(x):
+            return x.clone()  # instance normalisation takes no empty batch
         budget = self.budget if budget is None else budget
         with torch.autocast(x.device.type, enabled=False):
             wide = widen(x)
@@ -202,8 +214,8 @@ class Viewmaker(nn.Module):
             channels, used = state_dict["deconv3.conv2d.weight"].shape[0], state_dict["deconv1.conv2d.weight"].shape[1]
         except (KeyError, AttributeError, IndexError):
             raise ValueError(
-                "Expected `state_dict` to hold an original viewmaker's parameters, but 'deconv1.conv2d.weight' or "
-                f"'deconv3.conv2d.weight' is missing among: {', '.join(map(str, list(state_dict)[:5])) or 'nothing'}, ..."
+                "Expected `state_dict` to hold an original viewmaker's parameters, but found no 'deconv1.conv2d.weight' "
+                f"or no 'deconv3.conv2d.weight' among its {len(state_dict)} entries."
             ) from None
         viewmaker = cls(
             channels,
@@ -220,7 +232,9 @@ class Viewmaker(nn.Module):
         expected = viewmaker.generator.state_dict()
         missing = [name for name in expected if name not in renamed]
         if missing:
-            raise ValueError(f"Expected `state_dict` to hold {used - 128} residual blocks, but nothing gives {missing[0]}.")
+            raise ValueError(
+                f"Expected `state_dict` to hold {used - 128} residual blocks, but nothing gives {missing[0]}."
+            )
         viewmaker.generator.load_state_dict({name: renamed[name] for name in expected})
         return viewmaker
 
@@ -244,6 +258,8 @@ class Viewmaker(nn.Module):
 
     def _check_noise(self, x: Tensor, noise: tuple[Tensor, ...]) -> None:
         shapes = tuple((len(x), *shape) for shape in self.generator.noise_shapes(x.shape[2:]))
+        if not isinstance(noise, (tuple, list)) or not all(isinstance(field, Tensor) for field in noise):
+            raise TypeError(f"Expected `noise` to be a tuple of tensors, but got {type(noise).__name__}.")
         got = tuple(tuple(field.shape) for field in noise)
         if got != shapes:
             raise ValueError(f"Expected `noise` to have the shapes {shapes}, as draw_noise(x) returns, but got {got}.")

@@ -1,0 +1,349 @@
+"""The main job: learned views beside other ones, on real images that carry two labels at once.
+
+For each kind of view a small encoder is pretrained with SimCLR on photographs with handwritten digits pasted on
+(viewaug.examples.photo_digits); linear probes on its frozen features then tell how much it knows of either label.
+Needs no download and no GPU. Killed and started again with the same --out, it goes on where it was.
+"""
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import kornia.augmentation as K
+import torch
+from lightly.loss import NTXentLoss
+from lightly.models.modules.heads import SimCLRProjectionHead
+from torch import Tensor, nn
+from tqdm import tqdm
+from viewaug.examples.photo_digits import SIZE, PhotoDigits, photo_digits
+
+import viewaug
+from viewaug._files import replacing
+from viewaug.budget import constrain
+
+TASKS = ("photo", "digit")
+METHODS = ("untrained", "none", "noise", "handmade", "learned")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a result depends on, the method and the seed aside."""
+
+    epochs: int = 10
+    budget: float = 0.05
+    generator: str = "fast"
+    train_images: int = 4096
+    test_images: int = 2000
+    batch: int = 128
+    temperature: float = 0.1
+    lr: float = 0.06
+    viewmaker_lr: float = 1e-3
+
+
+class Block(nn.Module):
+    """A basic residual block (He et al., CVPR 2016) that halves the resolution."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+        self.shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, stride=2, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.residual(x) + self.shortcut(x)).relu()
+
+
+def encoder(width: int = 16) -> nn.Sequential:
+    """A small residual network from images to ``4 * width`` features."""
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        Block(width, 2 * width),
+        Block(2 * width, 4 * width),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+
+
+def view_maker(method: str, settings: Settings) -> Callable[[Tensor], list[Tensor]] | viewaug.AdversarialAugmentation:
+    """What makes the two views of a batch."""
+    if method == "none":
+        return lambda x: [x, x]
+    if method == "noise":
+        return lambda x: [constrain(x, 2 * torch.rand_like(x) - 1, settings.budget, (0.0, 1.0)) for _ in range(2)]
+    if method == "handmade":
+        pipeline = K.AugmentationSequential(
+            K.RandomResizedCrop((SIZE, SIZE), scale=(0.2, 1.0)),
+            K.RandomHorizontalFlip(),
+            K.ColorJitter(0.4, 0.4, 0.4, 0.1, p=0.8),
+            K.RandomGrayscale(p=0.2),
+            K.RandomGaussianBlur((3, 3), (0.1, 2.0), p=0.5),
+        )
+        return lambda x: [pipeline(x), pipeline(x)]
+    return viewaug.AdversarialAugmentation(viewaug.Viewmaker(3, budget=settings.budget, generator=settings.generator))
+
+
+def pretrain(
+    method: str, seed: int, settings: Settings, images: Tensor, device: str, after_epoch: Callable[[], None]
+) -> tuple[nn.Sequential, viewaug.Viewmaker | None, dict[str, float]]:
+    """Pretrain an encoder with SimCLR (Chen et al., ICML 2020)."""
+    torch.manual_seed(seed)
+    backbone = encoder().to(memory_format=torch.channels_last).to(device)
+    if method == "untrained":
+        return backbone, None, {}
+    head = SimCLRProjectionHead(64, 64, 64).to(device)
+    criterion = NTXentLoss(temperature=settings.temperature)
+    base = torch.optim.SGD(
+        [*backbone.parameters(), *head.parameters()], lr=settings.lr, momentum=0.9, weight_decay=5e-4
+    )
+    steps = settings.epochs * (len(images) // settings.batch)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        base, lambda step: min(1.0, (step + 1) / 20) * (1 + math.cos(math.pi * step / steps)) / 2
+    )
+    make = view_maker(method, settings)
+    optimizer: torch.optim.Optimizer = base
+    viewmaker = None
+    if isinstance(make, viewaug.AdversarialAugmentation):
+        viewmaker = make.to(device).viewmaker
+        optimizer = viewaug.JointOptimizer(base, viewmaker.parameters(), lr=settings.viewmaker_lr)
+        make = make.views
+
+    losses: list[Tensor] = []
+    start = time.process_time()
+    for _ in range(settings.epochs):
+        losses.clear()
+        for index in torch.randperm(len(images)).split(settings.batch):
+            if len(index) < settings.batch:
+                continue
+            x = images[index].to(device, memory_format=torch.channels_last)
+            z0, z1 = head(backbone(torch.cat(make(x)))).chunk(2)
+            loss = criterion(z0, z1)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            losses.append(loss.detach())
+        after_epoch()
+    final = torch.stack(losses).mean().item()
+    return backbone, viewmaker, {"loss": final, "cpu_seconds": time.process_time() - start}
+
+
+@torch.no_grad()
+def features(backbone: nn.Module, images: Tensor, device: str) -> Any:
+    """Frozen features, as a NumPy array."""
+    backbone.eval()
+    return torch.cat([backbone(part.to(device)).cpu() for part in images.split(512)]).numpy()
+
+
+def probe(backbone: nn.Module, train: PhotoDigits, test: PhotoDigits, device: str) -> dict[str, float]:
+    """Test accuracy, in percent, of a linear probe on clean images for each task."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    x_train, x_test = (features(backbone, data.images, device) for data in (train, test))
+    scores = {}
+    for task in TASKS:
+        classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        classifier.fit(x_train, getattr(train, task).numpy())
+        scores[task] = 100 * float(classifier.score(x_test, getattr(test, task).numpy()))
+    return scores
+
+
+def run_cell(method: str, seed: int, settings: Settings, device: str, out: Path) -> None:
+    """Pretrain and probe once, and write the result to a file of its own."""
+    if device == "cpu":
+        torch.set_num_threads(1)
+    train, test = (_data(n, train) for n, train in ((settings.train_images, True), (settings.test_images, False)))
+    backbone, viewmaker, figures = pretrain(method, seed, settings, train.images, device, _count_epoch)
+    if viewmaker is not None:
+        viewaug.save(viewmaker, _viewmaker_file(out, seed))
+    cell = {"method": method, "seed": seed, **probe(backbone, train, test, device), **figures}
+    _write_json(_cell_file(out, method, seed), {"settings": asdict(settings), "cell": cell})
+
+
+def table(cells: Sequence[dict[str, Any]]) -> str:
+    """Task x method: mean and standard deviation over the seeds."""
+    seeds = len({cell["seed"] for cell in cells})
+    lines = [f"linear probe accuracy in %, mean ± standard deviation over {seeds} seed{'s' * (seeds != 1)}", ""]
+    lines.append("| task  | " + " | ".join(f"{method:>12}" for method in METHODS) + " |")
+    lines.append("| ----- | " + " | ".join("-----------:" for _ in METHODS) + " |")
+    for task in (*TASKS, "mean"):
+        row = []
+        for method in METHODS:
+            values = [
+                statistics.mean(cell[t] for t in (TASKS if task == "mean" else (task,)))
+                for cell in cells
+                if cell["method"] == method
+            ]
+            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+            row.append(f"{statistics.mean(values):.1f}{spread}".rjust(12))
+        lines.append(f"| {task:5} | " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def draw(out: Path, settings: Settings) -> Path:
+    """Draw inputs, three views of each, and what the learned views changed."""
+    from viewaug.plots import view_grid
+
+    torch.set_num_threads(1)
+    viewmaker = viewaug.load(_viewmaker_file(out, 0))
+    x = photo_digits(10, train=False).images
+    noise = [viewmaker.draw_noise(x, torch.Generator().manual_seed(seed)) for seed in range(3)]
+    with torch.no_grad():
+        figure = view_grid(x, [viewmaker(x, fields) for fields in noise])
+    with replacing(out / "views.png") as temporary:
+        figure.savefig(temporary, dpi=130)
+    return out / "views.png"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what is missing, and print the table."""
+    defaults = Settings()
+    parser = argparse.ArgumentParser(
+        prog="viewaug demo", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--seeds", type=_positive(int), default=3, help="number of seeds, 0 to N-1")
+    parser.add_argument("--epochs", type=_positive(int), default=defaults.epochs, help="epochs of pretraining")
+    parser.add_argument(
+        "--budget", type=_positive(float), default=defaults.budget, help="mean absolute change of a pixel"
+    )
+    parser.add_argument(
+        "--generator", choices=("fast", "reference"), default=defaults.generator, help="network that makes the views"
+    )
+    parser.add_argument("--images", type=_positive(int), default=defaults.train_images, help="training images")
+    parser.add_argument("--device", default="cpu", help="torch device")
+    parser.add_argument("--workers", type=_positive(int), default=None, help="processes; default 2 on a CPU, else 1")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for results, figure and viewmakers")
+    options = parser.parse_args(arguments)
+    if options.images < defaults.batch:
+        parser.error(f"argument --images: expected at least one batch of {defaults.batch}, but got {options.images}")
+    try:
+        torch.empty(0, device=options.device)
+    except (RuntimeError, AssertionError) as error:
+        parser.error(f"argument --device: {error}")
+
+    settings = Settings(
+        epochs=options.epochs, budget=options.budget, generator=options.generator, train_images=options.images
+    )
+    workers = options.workers or (min(2, os.cpu_count() or 1) if options.device == "cpu" else 1)
+    wanted = [(method, seed) for seed in range(options.seeds) for method in METHODS]
+    for method, seed in wanted:
+        found = _read_json(_cell_file(options.out, method, seed))
+        if found is not None and found["settings"] != asdict(settings):
+            parser.error(f"argument --out: {options.out} holds results of other settings; choose another folder")
+    missing = [cell for cell in wanted if not _cell_file(options.out, *cell).exists()]
+    if len(missing) < len(wanted):
+        print(f"{len(wanted) - len(missing)} of {len(wanted)} cells are in {options.out} already.")
+    _run_all(missing, settings, options.device, options.out, workers)
+
+    cells = [_read_json(_cell_file(options.out, *cell))["cell"] for cell in wanted]  # type: ignore[index]
+    packages = ("torch", "kornia", "lightly", "scikit-learn", "scikit-image")
+    versions = {"python": platform.python_version(), "viewaug": viewaug.__version__}
+    versions |= {package: version(package) for package in packages}
+    text = table(cells)
+    _write_json(
+        options.out / "results.json",
+        {
+            "settings": asdict(settings),
+            "seeds": options.seeds,
+            "device": options.device,
+            "versions": versions,
+            "cells": cells,
+        },
+    )
+    figure = draw(options.out, settings)
+    print(f"\n{text}\n\n{figure}\n{options.out / 'results.json'}\n{_viewmaker_file(options.out, 0)}")
+
+
+def _run_all(cells: Sequence[tuple[str, int]], settings: Settings, device: str, out: Path, workers: int) -> None:
+    """Run cells side by side, with one progress bar over all their epochs."""
+    if not cells:
+        return
+    context = multiprocessing.get_context("spawn")
+    epochs = context.Value("i", 0)
+    total = settings.epochs * sum(method != "untrained" for method, _ in cells)
+    with (
+        ProcessPoolExecutor(workers, context, _start_worker, (epochs,)) as pool,
+        tqdm(total=total, unit="epoch", desc=f"{len(cells)} cells") as bar,
+    ):
+        running = {pool.submit(run_cell, method, seed, settings, device, out) for method, seed in cells}
+        try:
+            while running:
+                done, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+                bar.update(epochs.value - bar.n)
+                for future in done:
+                    future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+_epochs: Any = None  # a worker's share in the count of finished epochs
+_cache: dict[tuple[int, bool], PhotoDigits] = {}
+
+
+def _start_worker(epochs: Any) -> None:
+    global _epochs
+    _epochs = epochs
+
+
+def _count_epoch() -> None:
+    if _epochs is not None:
+        with _epochs.get_lock():
+            _epochs.value += 1
+
+
+def _data(n: int, train: bool) -> PhotoDigits:
+    if (n, train) not in _cache:
+        _cache[n, train] = photo_digits(n, train=train)
+    return _cache[n, train]
+
+
+def _cell_file(out: Path, method: str, seed: int) -> Path:
+    return out / "cells" / f"{method}-{seed}.json"
+
+
+def _viewmaker_file(out: Path, seed: int) -> Path:
+    return out / f"viewmaker-{seed}.safetensors"
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    return dict(json.loads(path.read_text())) if path.exists() else None
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
+    def convert(text: str) -> int | float:
+        value = kind(text)
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"expected a positive number, but got {text}")
+        return value
+
+    convert.__name__ = kind.__name__
+    return convert
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""The viewmaker and its generators: shapes, dtypes, replay, gradients, compilation, errors."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from viewaug import Viewmaker, distortion
+
+GENERATORS = ("fast", "reference")
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def image(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.rand(*shape, generator=seeded(), dtype=torch.float32).to(dtype)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 13])
+@pytest.mark.parametrize(
+    ("generator", "dims", "size"),
+    [
+        ("fast", 1, (1,)),
+        ("fast", 1, (101,)),
+        ("fast", 2, (1, 1)),
+        ("fast", 2, (33, 47)),
+        ("fast", 2, (64, 16)),
+        ("fast", 3, (5, 1, 9)),
+        ("reference", 2, (5, 5)),
+        ("reference", 2, (33, 47)),
+    ],
+)
+def test_any_shape(generator, dims, size, channels):
+    viewmaker = Viewmaker(channels, dims=dims, generator=generator)
+    x = image(2, channels, *size)
+    view = viewmaker(x)
+    assert view.shape == x.shape
+    assert view.dtype == x.dtype
+    torch.testing.assert_close(distortion(x, view), torch.full((2,), 0.05))
+    assert view.min() >= 0
+    assert view.max() <= 1
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_empty_batch(generator):
+    assert Viewmaker(generator=generator)(torch.zeros(0, 3, 8, 8)).shape == (0, 3, 8, 8)
+
+
+@pytest.mark.parametrize("perturbation", ["additive", "spectral"])
+@pytest.mark.parametrize("constraint", ["fit", "rescale", "project"])
+def test_budget_without_a_range(perturbation, constraint):
+    viewmaker = Viewmaker(2, budget=0.3, perturbation=perturbation, value_range=None, constraint=constraint)
+    x = 3 * image(4, 2, 9, 12) - 1
+    realised = distortion(x, viewmaker(x))
+    assert (realised <= 0.3 + 1e-6).all()
+    if constraint != "project":
+        torch.testing.assert_close(realised, torch.full((4,), 0.3))
+
+
+def test_budget_argument_and_attribute():
+    viewmaker, x = Viewmaker(budget=0.05), image(2, 3, 8, 8)
+    torch.testing.assert_close(distortion(x, viewmaker(x, budget=torch.tensor([0.01, 0.1]))), torch.tensor([0.01, 0.1]))
+    viewmaker.budget = 0.2
+    torch.testing.assert_close(distortion(x, viewmaker(x)), torch.full((2,), 0.2))
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_noise_is_all_the_randomness(generator):
+    viewmaker, x = Viewmaker(generator=generator), image(2, 3, 16, 16)
+    noise = viewmaker.draw_noise(x, seeded(1))
+    view = viewmaker(x, noise)
+    assert torch.equal(view, viewmaker(x, noise))
+    assert torch.equal(view, viewmaker.eval()(x, viewmaker.draw_noise(x, seeded(1))))
+    for i in range(len(noise)):  # every part of the noise matters
+        others = (*noise[:i], 1 - noise[i], *noise[i + 1 :])
+        assert not torch.equal(view, viewmaker(x, others))
+    assert all(field.min() >= 0 and field.max() < 1 for field in noise)
+
+
+def test_views_of_one_input_differ():
+    viewmaker, x = Viewmaker(), image(1, 3, 16, 16)
+    assert distortion(viewmaker(x), viewmaker(x)) > 0.005
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_every_parameter_learns(generator):
+    torch.manual_seed(0)
+    viewmaker = Viewmaker(generator=generator)
+    view = viewmaker(image(4, 3, 16, 16))
+    (view * torch.randn_like(view)).sum().backward()
+    for name, parameter in viewmaker.named_parameters():
+        grad = parameter.grad
+        assert grad is not None, name
+        # A bias before an instance norm is cancelled by it: its gradient is rounding, in the original as well.
+        if not (generator == "reference" and name.endswith("conv.bias")):
+            assert grad.abs().max() > 1e-7, name
+
+
+def test_gradient_reaches_the_input():
+    x = image(2, 3, 8, 8).requires_grad_()
+    Viewmaker()(x).square().sum().backward()
+    assert x.grad.abs().sum() > 0
+
+
+def test_multiply_adds_of_the_fast_generator():
+    count = FlopCounterMode(display=False)
+    with count, torch.no_grad():
+        Viewmaker()(image(1, 3, 32, 32))
+    assert count.get_total_flops() / 2 <= 4e6
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_dtypes(generator, dtype):
+    viewmaker, x = Viewmaker(generator=generator).to(dtype), image(2, 3, 16, 16, dtype=dtype)
+    view = viewmaker(x)
+    assert view.dtype == dtype
+    ulp = torch.finfo(dtype).eps
+    assert (distortion(x, view) <= 0.05 * (1 + 1e-6) + ulp).all()
+    view.sum().backward()
+    assert all(p.grad.isfinite().all() for p in viewmaker.parameters())
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast(generator, dtype):
+    viewmaker, x = Viewmaker(generator=generator), image(2, 3, 16, 16)
+    with torch.autocast("cpu", dtype):
+        view = viewmaker(x)
+    assert view.dtype == torch.float32
+    torch.testing.assert_close(distortion(x, view), torch.full((2,), 0.05), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_channels_last(generator):
+    viewmaker, x = Viewmaker(generator=generator), image(2, 3, 16, 16)
+    noise = viewmaker.draw_noise(x)
+    expected = viewmaker(x, noise)
+    view = viewmaker.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last), noise)
+    assert view.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(view, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_copies(generator, copied):
+    viewmaker, x = Viewmaker(generator=generator), image(2, 3, 8, 8)
+    viewmaker(x).sum().backward()
+    noise = viewmaker.draw_noise(x)
+    assert torch.equal(viewmaker(x, noise), copied(viewmaker)(x, noise))
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_compile(generator):
+    viewmaker, x = Viewmaker(generator=generator), image(2, 3, 16, 16)
+    compiled = torch.compile(viewmaker, fullgraph=True, backend="aot_eager")
+    noise = viewmaker.draw_noise(x)
+    torch.testing.assert_close(compiled(x, noise), viewmaker(x, noise), rtol=0, atol=1e-5)
+    compiled(x).sum().backward()  # draws inside the graph, and a backward graph
+    assert all(p.grad is not None for p in viewmaker.parameters())
+
+
+def test_budget_schedule_does_not_recompile():
+    from torch._dynamo.testing import CompileCounter
+
+    counter = CompileCounter()
+    viewmaker, x = Viewmaker(width=8, depth=1), image(2, 3, 8, 8)
+    compiled = torch.compile(viewmaker, fullgraph=True, backend=counter)
+    for step in range(1, 6):
+        realised = distortion(x, compiled(x, budget=torch.tensor(0.01 * step)))
+        torch.testing.assert_close(realised, torch.full((2,), 0.01 * step), rtol=1e-5, atol=1e-6)
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_export(generator):
+    viewmaker, x = Viewmaker(generator=generator), image(2, 3, 16, 16)
+    noise = viewmaker.draw_noise(x)
+    exported = torch.export.export(viewmaker, (x, noise)).module()
+    torch.testing.assert_close(exported(x, noise), viewmaker(x, noise), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_bad_sample_stays_alone(generator, bad):
+    viewmaker, x = Viewmaker(generator=generator), image(3, 3, 16, 16)
+    noise = viewmaker.draw_noise(x)
+    expected = viewmaker(x, noise)
+    x[1, 0, 4, 4] = bad
+    view = viewmaker(x, noise)
+    assert torch.equal(view[::2], expected[::2])
+
+
+def test_repr_says_what_it_is():
+    text = repr(Viewmaker(budget=0.1))
+    assert "budget=0.1" in text
+    assert "value_range=(0.0, 1.0)" in text
+    assert "patch=4" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"channels": 0}, ValueError, "`channels`"),
+        ({"channels": 3.0}, TypeError, "`channels`"),
+        ({"budget": -0.1}, ValueError, r"`budget` to be positive and finite, but got -0\.1"),
+        ({"budget": 0}, ValueError, "`budget`"),
+        ({"budget": float("nan")}, ValueError, "`budget`"),
+        ({"budget": "0.1"}, TypeError, "`budget`"),
+        ({"dims": 4}, ValueError, "`dims`"),
+        ({"generator": "unet"}, ValueError, "`generator` to be one of 'fast', 'reference', but got 'unet'"),
+        ({"generator": "reference", "dims": 1}, ValueError, "`dims`"),
+        ({"perturbation": "magic"}, ValueError, "`perturbation`"),
+        ({"constraint": "clip"}, ValueError, "`constraint`"),
+        ({"constraint": "rescale_coefficients"}, ValueError, "`perturbation`"),
+        ({"value_range": (1.0, 0.0)}, ValueError, "`value_range`"),
+        ({"eps": -1.0}, ValueError, "`eps`"),
+        ({"dct_norm": "forward"}, ValueError, "`dct_norm`"),
+        ({"width": 0}, ValueError, "`width`"),
+        ({"colour": 3}, TypeError, "colour"),
+    ],
+)
+def test_bad_arguments(arguments, error, message):
+    with pytest.raises(error, match=message):
+        Viewmaker(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (torch.zeros(3, 8, 8), ValueError, r"`x` to have the shape \(B, 3, H, W\), but got \(3, 8, 8\)"),
+        (torch.zeros(2, 1, 8, 8), ValueError, "`x`"),
+        (torch.zeros(2, 3, 8, 0), ValueError, "`x`"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), TypeError, "`x` to be floating point"),
+        ([[0.0]], TypeError, "`x` to be a tensor"),
+    ],
+)
+def test_bad_input(x, error, message):
+    with pytest.raises(error, match=message):
+        Viewmaker()(x)
+
+
+def test_input_too_small_for_the_reference_generator():
+    with pytest.raises(ValueError, match="at least 5"):
+        Viewmaker(generator="reference")(torch.zeros(1, 3, 4, 8))
+
+
+def test_bad_noise():
+    viewmaker, x = Viewmaker(), image(2, 3, 8, 8)
+    noise = viewmaker.draw_noise(x)
+    for wrong in (noise[:-1], tuple(field[:1] for field in noise), viewmaker.draw_noise(image(2, 3, 16, 16))):
+        with pytest.raises(ValueError, match="`noise`"):
+            viewmaker(x, wrong)
+    with pytest.raises(TypeError, match="`noise`"):
+        viewmaker(x, 3)
+
+
+@pytest.mark.parametrize("budget", [-1.0, 0.0, float("nan")])
+def test_bad_budget_assigned_or_passed(budget):
+    viewmaker = Viewmaker()
+    with pytest.raises(ValueError, match="`budget`"):
+        viewmaker.budget = budget
+    with pytest.raises(ValueError, match="`budget`"):
+        viewmaker(image(1, 3, 8, 8), budget=budget)

@@ -1,0 +1,36 @@
+"""The command line: ``viewaug demo``."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+import viewaug
+
+# Each command is a module with a `main(arguments)`. This table stands above the whole package, examples included, and
+# nothing imports it; the modules are imported when they are called.
+COMMANDS = {
+    "demo": ("viewaug.examples.demo", "pretrain on images with two labels, and compare learned views with others"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command."""
+    parser = argparse.ArgumentParser(
+        prog="viewaug",
+        description=viewaug.__doc__,
+        epilog="commands:\n" + "\n".join(f"  {name:10} {text}" for name, (_, text) in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"viewaug {viewaug.__version__}")
+    parser.add_argument(
+        "command", choices=COMMANDS, metavar="command", help="one of those below; each has its own --help"
+    )
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parsed = parser.parse_args(arguments)
+    module = importlib.import_module(COMMANDS[parsed.command][0])
+    return int(module.main(parsed.arguments) or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
