@@ -49,6 +49,13 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is truncated, not a viewmaker's, of an unknown version, or lacks a parameter.
+
+    Examples:
+        >>> path = getfixture("tmp_path") / "viewmaker.safetensors"
+        >>> save(viewaug.Viewmaker(channels=12, dims=1, value_range=None), path)
+        >>> x = torch.randn(2, 12, 1000)
+        >>> load(path)(x).shape
+        torch.Size([2, 12, 1000])
     """
     path = Path(path)
     if not path.is_file():

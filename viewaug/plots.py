@@ -47,7 +47,7 @@ def view_grid(x: Tensor, views: Sequence[Tensor], *, amplify: float = 5.0) -> Fi
     axes = figure.subplots(len(rows), len(x), squeeze=False)
     for (label, batch), line in zip(rows, axes, strict=True):
         for image, ax in zip(batch.detach().float().cpu().clamp(0, 1), line, strict=True):
-            ax.imshow(image.permute(1, 2, 0).squeeze(-1), cmap="gray", vmin=0, vmax=1)
+            ax.imshow(image.permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
         line[0].set_ylabel(label, fontsize=8)

@@ -57,7 +57,7 @@ def idct(coefficients: Tensor, dims: int, norm: Norm = "ortho") -> Tensor:
 
     Examples:
         >>> idct(torch.tensor([[2.0, 0.0, 0.0, 0.0]]), 1)
-        tensor([[1.0000, 1.0000, 1.0000, 1.0000]])
+        tensor([[1., 1., 1., 1.]])
     """
     for dim in range(-dims, 0):
         matrix, scale = _dct_matrix(coefficients.shape[dim], coefficients)

@@ -1,0 +1,70 @@
+# Set-up, demo and checks. Needs python3 (>= 3.11) and make; everything is installed into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/examples.stamp ## set up, then run the main job; options: make demo ARGS="--seeds 1"
+	$(BIN)/viewaug demo $(ARGS)
+
+test: lint ## set up, then lint, type-check, run tests and doctests, and try the wheel
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	$(wheel)
+
+lint: $(VENV)/dev.stamp ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/dev.stamp ## repair style and formatting in place
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove what builds and checks leave behind, but not .venv
+	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find viewaug adapters examples tests -name __pycache__ -prune -exec rm -rf {} +
+
+# The wheel, installed without its dependencies into a second place, has to bring every package by itself. PYTHONPATH
+# goes before the editable install, -P keeps the working directory out, and an old build/ would add files deleted since.
+define wheel
+@echo 'Build the wheel and import it from a second place'
+@set -e; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; rm -rf build; \
+$(BIN)/python -m build --wheel --outdir "$$tmp/dist" .; \
+$(BIN)/python -m pip install --no-index --no-deps --target "$$tmp/site" "$$tmp"/dist/*.whl; \
+python=$$PWD/$(BIN)/python; cd "$$tmp"; \
+PYTHONPATH="$$tmp/site" OMP_NUM_THREADS=1 "$$python" -P -c "$$IMPORT_FROM" "$$tmp/site"
+endef
+
+define IMPORT_FROM
+import sys
+from importlib import import_module
+from pathlib import Path
+
+site = Path(sys.argv[1]).resolve()
+for name in ("viewaug", "viewaug.adapters", "viewaug.examples"):
+    file = Path(import_module(name).__file__).resolve()
+    if not file.is_relative_to(site):
+        sys.exit(f"{name} was imported from {file}, not from the wheel in {site}")
+if not (site / "viewaug" / "py.typed").is_file():
+    sys.exit("the wheel lacks viewaug/py.typed")
+print("The wheel holds viewaug, viewaug.adapters and viewaug.examples.")
+endef
+export IMPORT_FROM
+
+# A stamp says which extras are installed; a change of pyproject.toml installs them anew. `dev` includes `examples`.
+$(VENV)/dev.stamp: pyproject.toml | $(BIN)/pip
+	$(BIN)/python -m pip install --editable '.[dev]'
+	touch $(VENV)/examples.stamp $@
+
+$(VENV)/examples.stamp: pyproject.toml | $(BIN)/pip
+	$(BIN)/python -m pip install --editable '.[examples]'
+	touch $@
+
+$(BIN)/pip:
+	$(PYTHON) -m venv $(VENV)
+
+.PHONY: help demo test lint format clean
