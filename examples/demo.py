@@ -40,7 +40,7 @@ METHODS = ("untrained", "none", "noise", "handmade", "learned")
 class Settings:
     """What a result depends on, the method and the seed aside."""
 
-    epochs: int = 10
+    epochs: int = 8
     budget: float = 0.05
     generator: str = "fast"
     train_images: int = 4096
@@ -48,7 +48,7 @@ class Settings:
     batch: int = 128
     temperature: float = 0.1
     lr: float = 0.06
-    viewmaker_lr: float = 1e-3
+    viewmaker_lr: float = 3e-3
 
 
 class Block(nn.Module):
@@ -113,10 +113,6 @@ def pretrain(
     base = torch.optim.SGD(
         [*backbone.parameters(), *head.parameters()], lr=settings.lr, momentum=0.9, weight_decay=5e-4
     )
-    steps = settings.epochs * (len(images) // settings.batch)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        base, lambda step: min(1.0, (step + 1) / 20) * (1 + math.cos(math.pi * step / steps)) / 2
-    )
     make = view_maker(method, settings)
     optimizer: torch.optim.Optimizer = base
     viewmaker = None
@@ -124,6 +120,11 @@ def pretrain(
         viewmaker = make.to(device).viewmaker
         optimizer = viewaug.JointOptimizer(base, viewmaker.parameters(), lr=settings.viewmaker_lr)
         make = make.views
+    steps = settings.epochs * (len(images) // settings.batch)
+    # Both players' learning rates fall, so that neither runs away from the other at the end.
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / 20) * (1 + math.cos(math.pi * step / steps)) / 2
+    )
 
     losses: list[Tensor] = []
     start = time.process_time()
@@ -288,7 +289,8 @@ def _run_all(cells: Sequence[tuple[str, int]], settings: Settings, device: str, 
         try:
             while running:
                 done, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-                bar.update(epochs.value - bar.n)
+                if epochs.value > bar.n:
+                    bar.update(epochs.value - bar.n)
                 for future in done:
                     future.result()
         except BaseException:

@@ -5,7 +5,7 @@ Everything here works sample by sample, in float32 or wider, and is differentiab
 """
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -100,22 +100,26 @@ def project_to_budget(delta: Tensor, budget: float | Tensor) -> Tensor:
     size = wide.abs()
     radius = _per_sample(budget, wide) * _numel(wide)
 
-    def solve(size: Tensor, radius: Tensor) -> Tensor:
-        """Solve ``sum_active (|delta| - level) = radius``."""
-        return _divide((size * active).sum(dims, keepdim=True) - radius, active.sum(dims, keepdim=True))
+    # Counted from the largest element down, the level keeps its digits however small the radius is.
+    top = size.detach().amax(dims, keepdim=True)
+    gap = size - top
 
-    fixed_size, fixed_radius = size.detach(), radius.detach()
-    level, active = torch.zeros_like(fixed_radius), torch.ones_like(fixed_size)
+    def solve(gap: Tensor, radius: Tensor) -> Tensor:
+        """Solve ``sum_active (gap - level) = radius``."""
+        return ((gap * active).sum(dims, keepdim=True) - radius) / active.sum(dims, keepdim=True).clamp(min=1)
+
+    fixed_gap, fixed_radius = gap.detach(), radius.detach()
+    level, active = -top, torch.ones_like(fixed_gap)
     for _ in range(_steps(wide)):
-        previous, level = level, torch.maximum(level, solve(fixed_size, fixed_radius))
-        torch.gt(fixed_size, level, out=active)
+        previous, level = level, torch.maximum(level, solve(fixed_gap, fixed_radius))
+        torch.gt(fixed_gap, level, out=active)
         if _settled(level, previous):
             break
-    outside = level > 0
-    shrunk = wide.sign() * (size - torch.where(outside, solve(size, radius), 0)).relu()
-    # The level is a small difference of large sums; what rounding left of the radius is made good here.
-    correction = _divide(radius, shrunk.abs().sum(dims, keepdim=True)).detach()
-    return (shrunk * torch.where(outside, correction, 1)).to(delta.dtype)
+    shrunk = wide.sign() * (gap - solve(gap, radius)).relu()
+    # What rounding left of the radius is made good here.
+    shrunk = shrunk * _divide(radius, shrunk.abs().sum(dims, keepdim=True)).detach()
+    outside = size.sum(dims, keepdim=True) > radius
+    return torch.where(outside, shrunk, wide).to(delta.dtype)
 
 
 def fit_budget(x: Tensor, delta: Tensor, budget: float | Tensor, value_range: ValueRange) -> Tensor:
@@ -164,7 +168,7 @@ def fit_budget(x: Tensor, delta: Tensor, budget: float | Tensor, value_range: Va
     bound = torch.add(fixed_x, fixed_delta, alpha=torch.finfo(x.dtype).max).clamp_(*value_range)
     sign, size = fixed_delta.sign(), fixed_delta.abs()
     room = bound.sub(fixed_x).mul_(sign).relu_()
-    free, work = torch.empty_like(size), torch.empty_like(size)
+    free, work = (room > 0).to(size), torch.empty_like(size)
     scale, held_total, slope = torch.zeros_like(total), torch.zeros_like(total), size.sum(dims, keepdim=True)
     for _ in range(_steps(x)):
         previous, scale = scale, torch.maximum(scale, _divide(fixed_total - held_total, slope))
@@ -217,6 +221,11 @@ def constrain(
         >>> constrain(x, torch.ones(1, 2), 0.2, (0.0, 1.0), "rescale")
         tensor([[0.7000, 1.0000]])
     """
+    if x.shape != delta.shape:
+        raise ValueError(f"Expected `delta` to have the shape of `x`, {tuple(x.shape)}, but got {tuple(delta.shape)}.")
+    if constraint not in get_args(Constraint):
+        raise ValueError(f"Expected `constraint` to be one of {get_args(Constraint)}, but got {constraint!r}.")
+    check_value_range(value_range)
     rows = max(1, _CACHE // max(1, _numel(x)))
     if _may_look(x) and len(x) > rows:
         budgets = _per_sample(budget, x).flatten().expand(len(x)).split(rows)
@@ -244,8 +253,9 @@ def clamp_view(x: Tensor, view: Tensor, value_range: ValueRange) -> Tensor:
     if value_range is None:
         return view
     low, high = value_range
-    fixed = x.detach()
-    return _Clamp.apply(view, fixed.clamp(max=low), fixed.clamp(min=high))
+    if x.requires_grad:  # torch.where is slow on a CPU, but has one derivative on all versions of torch
+        return _Clamp.apply(view, torch.where(x < low, x, low), torch.where(x > high, x, high))
+    return _Clamp.apply(view, x.clamp(max=low), x.clamp(min=high))
 
 
 class _Clamp(torch.autograd.Function):
@@ -260,13 +270,15 @@ class _Clamp(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(inputs[0] == output)
+        x, low, high = inputs
+        needed = ctx.needs_input_grad
+        ctx.save_for_backward(
+            x == output if needed[0] else None, x < low if needed[1] else None, x > high if needed[2] else None
+        )
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (inside,) = ctx.saved_tensors
-        return grad * inside, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return tuple(None if mask is None else grad * mask for mask in ctx.saved_tensors)
 
 
 def check_value_range(value_range: ValueRange) -> None:
@@ -305,7 +317,7 @@ def widen(x: Tensor) -> Tensor:
 
 def _sample_dims(x: Tensor) -> tuple[int, ...]:
     if x.ndim < 2:
-        raise ValueError(f"Expected samples of at least one dimension, (B, *), but got the shape {tuple(x.shape)}.")
+        raise ValueError(f"Expected `x` to have the shape (B, *), but got {tuple(x.shape)}.")
     return tuple(range(1, x.ndim))
 
 
@@ -327,7 +339,7 @@ def _rescaling(delta: Tensor, budget: float | Tensor, eps: float = 0.0) -> Tenso
 def _per_sample(budget: float | Tensor, x: Tensor) -> Tensor:
     """A budget as a (B, 1, ...) or (1, 1, ...) tensor beside `x`."""
     check_budget(budget)
-    budget = torch.as_tensor(budget, dtype=x.dtype, device=x.device)
+    budget = torch.as_tensor(budget, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
     if budget.shape not in ((), x.shape[:1]):
         raise ValueError(
             f"Expected `budget` to be one number or {tuple(x.shape[:1])}, by sample, but got {tuple(budget.shape)}."
@@ -348,7 +360,7 @@ def _steps(x: Tensor) -> int:
 
 def _settled(new: Tensor, old: Tensor) -> bool:
     """Whether a step was one of rounding alone, for every sample that has no NaN."""
-    return _may_look(new) and not bool(((new - old).abs() > 2 * torch.finfo(new.dtype).eps * new).any())
+    return _may_look(new) and not bool(((new - old).abs() > 2 * torch.finfo(new.dtype).eps * new.abs()).any())
 
 
 def _may_look(x: Tensor) -> bool:
