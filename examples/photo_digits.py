@@ -53,9 +53,8 @@ def photo_digits(n: int, *, train: bool, seed: int = 0) -> PhotoDigits:
         rng = np.random.default_rng([seed, int(train), i])
         k = int(rng.integers(len(photos)))
         _, height, width = photos[k].shape
-        cells = [(r, c) for r in range(height // CELL) for c in range(width // CELL) if ((r + 2 * c) % 4 != 0) == train]
-        row, column = cells[rng.integers(len(cells))]
-        top, left = row * CELL + rng.integers(CELL - SIZE + 1), column * CELL + rng.integers(CELL - SIZE + 1)
+        places = cells(height, width, train=train)
+        top, left = places[rng.integers(len(places))] + rng.integers(CELL - SIZE + 1, size=2)
         j = int(rng.integers(len(digits)))
         y, x = (SIZE - DIGIT) // 2, (SIZE - DIGIT) // 2
         mask = torch.zeros(1, SIZE, SIZE)
@@ -66,6 +65,12 @@ def photo_digits(n: int, *, train: bool, seed: int = 0) -> PhotoDigits:
         photo_labels.append(k)
         digit_labels.append(int(labels[j]))
     return PhotoDigits(torch.stack(images), torch.tensor(photo_labels), torch.tensor(digit_labels), torch.stack(masks))
+
+
+def cells(height: int, width: int, *, train: bool) -> list[tuple[int, int]]:
+    """Top left corners of the cells of a photograph that are for training, or for testing."""
+    rows, columns = range(height // CELL), range(width // CELL)
+    return [(CELL * r, CELL * c) for r in rows for c in columns if ((r + 2 * c) % 4 != 0) == train]
 
 
 def _photographs() -> list[Tensor]:

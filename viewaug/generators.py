@@ -15,7 +15,8 @@ Shapes = tuple[tuple[int, ...], ...]
 class Generator(nn.Module):
     """A network from an input and a tuple of noise tensors to `maps` dense maps of the input's spatial size.
 
-    A subclass defines ``forward(x, noise)`` and :meth:`noise_shapes`, and is built as ``cls(channels, maps, dims, ...)``.
+    A subclass defines ``forward(x, noise)`` and :meth:`noise_shapes`; its first arguments are `channels`, `maps` and
+    `dims`, those of :class:`FastGenerator`.
     """
 
     #: smallest side of an input

@@ -214,8 +214,8 @@ class Viewmaker(nn.Module):
             channels, used = state_dict["deconv3.conv2d.weight"].shape[0], state_dict["deconv1.conv2d.weight"].shape[1]
         except (KeyError, AttributeError, IndexError):
             raise ValueError(
-                "Expected `state_dict` to hold an original viewmaker's parameters, but found no 'deconv1.conv2d.weight' "
-                f"or no 'deconv3.conv2d.weight' among its {len(state_dict)} entries."
+                "Expected `state_dict` to hold an original viewmaker's parameters, but found no "
+                f"'deconv1.conv2d.weight' or no 'deconv3.conv2d.weight' among its {len(state_dict)} entries."
             ) from None
         viewmaker = cls(
             channels,

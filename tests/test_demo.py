@@ -1,0 +1,134 @@
+"""The demo, its data, the command line and the README, run as a user would, on a small scale."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from viewaug.examples import demo
+from viewaug.examples.photo_digits import photo_digits
+
+import viewaug
+from viewaug.cli import main
+
+QUICK = ["demo", "--epochs", "1", "--seeds", "1", "--images", "128", "--workers", "1"]
+
+
+def test_photo_digits():
+    data = photo_digits(60, train=True)
+    assert data.images.min() >= 0
+    assert data.images.max() <= 1
+    assert set(data.photo.tolist()) == set(range(10))
+    assert set(data.digit.tolist()) == set(range(10))
+    again = photo_digits(20, train=True)
+    assert all(torch.equal(a[:20], b) for a, b in zip(data, again, strict=True))  # image i depends on i alone
+    assert not torch.equal(photo_digits(20, train=True, seed=1).images, again.images)
+    # Where the digit is opaque the image is white.
+    assert (data.images[(data.mask == 1).expand_as(data.images)] == 1).all()
+
+
+def test_training_and_test_images_share_no_pixels():
+    """Every place of a photograph that a test crop may show is in no training crop."""
+    from viewaug.examples import photo_digits as module
+
+    seen = {train: torch.zeros(4 * module.CELL, 6 * module.CELL, dtype=torch.bool) for train in (True, False)}
+    for train, places in seen.items():
+        for row, column in module.cells(4 * module.CELL, 6 * module.CELL, train=train):
+            places[row : row + module.CELL, column : column + module.CELL] = True
+    assert not (seen[True] & seen[False]).any()
+    assert (seen[True] | seen[False]).all()
+    assert seen[False].float().mean() == 0.25
+
+
+def test_demo_runs_and_goes_on(tmp_path, capsys, monkeypatch):
+    out = ["--out", str(tmp_path)]
+    assert main(QUICK + out) == 0
+    printed = capsys.readouterr().out
+    for method in demo.METHODS:
+        assert method in printed
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["settings"]["epochs"] == 1
+    assert results["versions"]["torch"] == torch.__version__
+    assert {cell["method"] for cell in results["cells"]} == set(demo.METHODS)
+    assert all(0 <= cell[task] <= 100 for cell in results["cells"] for task in demo.TASKS)
+    assert (tmp_path / "views.png").read_bytes().startswith(b"\x89PNG")
+    x = torch.rand(2, 3, 32, 32)
+    view = viewaug.load(tmp_path / "viewmaker-0.safetensors")(x)
+    torch.testing.assert_close(viewaug.distortion(x, view), torch.full((2,), 0.05))
+
+    # Started again, it runs what is missing alone.
+    (tmp_path / "cells" / "noise-0.json").unlink()
+    runs = []
+    run_all = demo._run_all
+    monkeypatch.setattr(demo, "_run_all", lambda cells, *rest: runs.append(cells) or run_all(cells, *rest))
+    main(QUICK + out)
+    assert runs == [[("noise", 0)]]
+
+    with pytest.raises(SystemExit):
+        main([*QUICK, *out, "--budget", "0.1"])
+    assert "other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["demo", "--budget", "-1"], "--budget"),
+        (["demo", "--seeds", "0"], "--seeds"),
+        (["demo", "--images", "5"], "--images"),
+        (["demo", "--device", "abacus"], "--device"),
+        (["demo", "--generator", "unet"], "--generator"),
+        (["dance"], "dance"),
+    ],
+)
+def test_bad_arguments(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_version_and_help(capsys):
+    for arguments, expected in (
+        (["--version"], viewaug.__version__),
+        (["--help"], "demo"),
+        (["demo", "--help"], "--seeds"),
+    ):
+        with pytest.raises(SystemExit) as error:
+            main(arguments)
+        assert error.value.code == 0
+        assert expected in capsys.readouterr().out
+
+
+def test_benchmarks_print_their_tables(capsys):
+    from viewaug.examples.benchmarks import step, views
+
+    views.main(["--rounds", "1", "--sizes", "16", "--scale", "0.05"])
+    step.main(["--rounds", "1", "--batch", "4", "4"])
+    printed = capsys.readouterr().out
+    for row in ("kornia SimCLR", "fast", "reference", "original protocol", "torchvision stem"):
+        assert row in printed
+
+
+def test_readme_loop_runs():
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    torch.manual_seed(0)
+    names = {"loader": [torch.rand(8, 3, 32, 32) for _ in range(2)]}
+    exec(
+        code.replace(
+            "for images in loader", "before = [p.clone() for p in viewmaker.parameters()]\nfor images in loader"
+        ),
+        names,
+    )
+    assert torch.isfinite(names["loss"])
+    assert all((p != q).any() for p, q in zip(names["viewmaker"].parameters(), names["before"], strict=True))
+    assert len([line for line in code.splitlines() if "viewmaker" in line or "augmentation" in line]) <= 10
+
+
+def test_view_grid_errors():
+    from viewaug.plots import view_grid
+
+    x = torch.rand(2, 3, 4, 4)
+    for arguments, name in (((x[:, :2], [x]), "`x`"), ((x, []), "`views`"), ((x, [x[:1]]), "`views`")):
+        with pytest.raises(ValueError, match=name):
+            view_grid(*arguments)
