@@ -1,5 +1,7 @@
 """Train a viewmaker against an encoder in one backward pass: gradient reversal, the drop-in, the joint optimizer."""
 
+import functools
+import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
@@ -16,7 +18,7 @@ class _ReverseGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, scale: float) -> Tensor:
-        return x.view_as(x)
+        return x.clone()  # not a view: what comes next may work in place
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
@@ -123,12 +125,11 @@ class AdversarialAugmentation(nn.Module):
             return self._normalise(x)
         if self.frozen:
             return self._normalise(self._view(x))
-        if torch.is_inference_mode_enabled():
+        if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
             raise RuntimeError("A viewmaker cannot learn under torch.inference_mode(); call eval() or freeze() first.")
         with torch.enable_grad():
             # Reversed once behind the viewmaker and once before it, the gradient reaches what made x unchanged.
-            view = reverse_gradient(self._view(x, reverse_gradient))
-            return self._normalise(view)
+            return self._normalise(reverse_gradient(self._view(x, _reverse_if_needed)))
 
     def views(self, x: Tensor, n: int = 2) -> list[Tensor]:
         """Return `n` independent views of each sample, made in one pass over a batch of ``n * B``.
@@ -139,7 +140,9 @@ class AdversarialAugmentation(nn.Module):
         """
         if n < 1:
             raise ValueError(f"Expected `n` to be at least 1, but got {n}.")
-        return list(self(torch.cat([x] * n)).tensor_split(n))
+        views = self(torch.cat([x] * n))
+        with torch.set_grad_enabled(views.requires_grad or torch.is_grad_enabled()):
+            return list(views.tensor_split(n))
 
     def freeze(self, frozen: bool = True) -> "AdversarialAugmentation":
         """Make the viewmaker a fixed augmentation that still perturbs in training; ``freeze(False)`` undoes it."""
@@ -160,7 +163,9 @@ class AdversarialAugmentation(nn.Module):
         if self.warmup and not self.frozen:
             self._calls += 1
             budget = self.viewmaker.budget * (self._calls / self.warmup).clamp(max=1)
-        return self.viewmaker(before(x) if before is not None and x.requires_grad else x, budget=budget)
+        if before is not None:
+            x = before(x)
+        return self.viewmaker(x, budget=budget)
 
     def _check(self, x: Tensor) -> None:
         """Refuse a first batch that is outside the value range, most often one that is normalised already."""
@@ -229,12 +234,14 @@ class JointOptimizer(Optimizer):
         if not isinstance(base, Optimizer):
             raise TypeError(f"Expected `base` to be an optimizer, but got {type(base).__name__}.")
         adversary = _MaskedAdam(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
-        super().__init__([*base.param_groups, *adversary.param_groups], {})  # the very same dictionaries
+        # The very same dictionaries; the defaults tell schedulers what the base has, such as a momentum.
+        super().__init__([*base.param_groups, *adversary.param_groups], dict(base.defaults))
         self.base, self.adversary = base, adversary
         self.state.update(base.state)
         self._share()
 
     @classmethod
+    @functools.cache
     def of(cls, base: type[Optimizer]) -> type["JointOptimizer"]:
         """Return a class to put where a host wants an optimizer class, such as ``torch.optim.SGD``.
 
@@ -259,6 +266,9 @@ class JointOptimizer(Optimizer):
                 rest = [group for group in groups if not _is_viewmakers(group)]
                 JointOptimizer.__init__(self, base(rest, *args, **kwargs), mine)
 
+            def __reduce__(self) -> tuple[Any, ...]:
+                return _new_joint, (base,), self.__getstate__()
+
         Joint.__name__ = Joint.__qualname__ = f"Joint{base.__name__}"
         return Joint
 
@@ -281,8 +291,15 @@ class JointOptimizer(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the encoder's, or to the viewmaker's if it has ``"viewmaker": True``."""
         if "base" in self.__dict__:
-            (self.adversary if _is_viewmakers(param_group) else self.base).add_param_group(param_group)
-        super().add_param_group(param_group)
+            part = self.adversary if _is_viewmakers(param_group) else self.base
+            part.add_param_group(param_group)
+            try:
+                super().add_param_group(param_group)
+            except ValueError:
+                part.param_groups.pop()
+                raise
+        else:
+            super().add_param_group(param_group)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "base": self.base, "adversary": self.adversary}
@@ -302,17 +319,20 @@ class _MaskedAdam(Optimizer):
     """Adam (Kingma & Ba, ICLR 2015) that leaves everything as it was where a gradient is not finite."""
 
     def __init__(self, params: Iterable[Any], **defaults: Any) -> None:
-        for name, low, high, values in (
-            ("lr", 0, float("inf"), [defaults["lr"]]),
-            ("betas", 0, 1, defaults["betas"]),
-            ("eps", 0, float("inf"), [defaults["eps"]]),
-            ("weight_decay", 0, float("inf"), [defaults["weight_decay"]]),
-        ):
-            if not all(low <= value < high for value in values):
-                raise ValueError(f"Expected `{name}` to be within [{low}, {high}), but got {defaults[name]}.")
         # "capturable" makes load_state_dict keep the step count on the parameter's device, in float32.
         super().__init__(params, {**defaults, "viewmaker": True, "capturable": True})
         self.skipped = torch.zeros((), dtype=torch.long)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        group = {**self.defaults, **param_group}
+        for name, high in (("lr", math.inf), ("betas", 1), ("eps", math.inf), ("weight_decay", math.inf)):
+            values = group[name] if name == "betas" else [group[name]]
+            if not all(0 <= value < high for value in values):
+                raise ValueError(f"Expected `{name}` to be within [0, {high}), but got {group[name]}.")
+        super().add_param_group(param_group)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "skipped": self.skipped}
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -320,7 +340,8 @@ class _MaskedAdam(Optimizer):
         grads = [cast(Tensor, p.grad) for _, params in groups for p in params]
         if not grads:
             return
-        finite = torch.stack([grad.isfinite().all() for grad in grads]).all()
+        # The square is what Adam keeps, so it must not overflow either.
+        finite = torch.stack([grad.square().isfinite().all() for grad in grads]).all()
         self.skipped = self.skipped.to(finite.device) + ~finite
         for group, params in groups:
             # The mask sits in the coefficients: with a decay of 1 and a rate of 0, a step changes nothing.
@@ -335,13 +356,19 @@ class _MaskedAdam(Optimizer):
                 grad = torch.where(finite, cast(Tensor, p.grad), 0)
                 state["step"] += finite
                 state["exp_avg"].lerp_(grad, (1 - beta1).to(p.dtype))
-                state["exp_avg_sq"].lerp_(grad * grad, (1 - beta2).to(p.dtype))
-                first, second = (1 - beta ** state["step"] for beta in group["betas"])
-                size = (
-                    (state["exp_avg_sq"] / second.clamp(min=torch.finfo(second.dtype).tiny)).sqrt_().add_(group["eps"])
-                )
-                rate = lr / first.clamp(min=torch.finfo(first.dtype).tiny)
-                p.mul_(1 - lr * group["weight_decay"]).sub_(state["exp_avg"] / size * rate)
+                state["exp_avg_sq"].lerp_(grad.square(), (1 - beta2).to(p.dtype))
+                first, second = (1 - beta ** state["step"].clamp(min=1) for beta in group["betas"])
+                change = state["exp_avg"] / first / ((state["exp_avg_sq"] / second).sqrt() + group["eps"])
+                p.mul_(1 - lr * group["weight_decay"]).sub_(torch.where(finite, lr * change, 0))
+
+
+def _new_joint(base: type[Optimizer]) -> JointOptimizer:
+    joint = JointOptimizer.of(base)  # type: ignore[arg-type]
+    return joint.__new__(joint)
+
+
+def _reverse_if_needed(x: Tensor) -> Tensor:
+    return reverse_gradient(x) if isinstance(x, Tensor) and x.requires_grad else x
 
 
 def _is_viewmakers(group: Any) -> bool:
@@ -351,7 +378,12 @@ def _is_viewmakers(group: Any) -> bool:
 def _per_channel(name: str, value: float | Sequence[float] | None, viewmaker: Viewmaker) -> Tensor | None:
     if value is None:
         return None
-    tensor = torch.as_tensor(value, dtype=torch.float32)
+    try:
+        tensor = torch.as_tensor(value, dtype=torch.float32)
+    except TypeError:
+        raise TypeError(f"Expected `{name}` to be numbers, but got {value!r}.") from None
+    if not bool(tensor.isfinite().all()):
+        raise ValueError(f"Expected `{name}` to be finite, but got {value}.")
     if tensor.shape not in ((), (1,), (viewmaker.channels,)):
         raise ValueError(
             f"Expected `{name}` to be one number or {viewmaker.channels}, by channel, but got {tuple(tensor.shape)}."

@@ -79,10 +79,12 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
         if names:
             raise ValueError(f"{path} {problem} parameter: {', '.join(sorted(names))}.")
     for name, value in weights.items():
+        if not value.is_floating_point():
+            raise ValueError(f"{path} has {name} of {value.dtype}, not floating point.")
         if value.shape != expected[name].shape:
             raise ValueError(f"{path} has {name} of shape {tuple(value.shape)}, not {tuple(expected[name].shape)}.")
     viewmaker.load_state_dict(weights, assign=True)
-    return viewmaker.to(device).requires_grad_()
+    return viewmaker.to(device)
 
 
 def _config(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
@@ -95,4 +97,6 @@ def _config(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
         ) from None
     if version != _FORMAT:
         raise ValueError(f"{path} has version {version}; this viewaug reads version {_FORMAT}.")
-    return dict(config)
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} has a config that is no JSON object.")
+    return config
