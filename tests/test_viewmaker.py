@@ -162,6 +162,7 @@ def test_compile(generator):
     torch.testing.assert_close(compiled(x, noise), viewmaker(x, noise), rtol=0, atol=1e-5)
     compiled(x).sum().backward()  # draws inside the graph, and a backward graph
     assert all(p.grad is not None for p in viewmaker.parameters())
+    assert compiled(image(2, 3, 12, 19)).shape == (2, 3, 12, 19)  # now with dynamic shapes
 
 
 def test_budget_schedule_does_not_recompile():

@@ -83,7 +83,7 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
             raise ValueError(f"{path} has {name} of {value.dtype}, not floating point.")
         if value.shape != expected[name].shape:
             raise ValueError(f"{path} has {name} of shape {tuple(value.shape)}, not {tuple(expected[name].shape)}.")
-    viewmaker.load_state_dict(weights, assign=True)
+    viewmaker.to(next(iter(weights.values())).dtype).load_state_dict(weights)
     return viewmaker.to(device)
 
 

@@ -142,11 +142,12 @@ class Viewmaker(nn.Module):
             - Output: for the shapes see the generator's docstring, :class:`viewaug.generators.FastGenerator`.
         """
         self._check_input(x)
-        device = x.device if generator is None else generator.device
-        shapes = self.generator.noise_shapes(x.shape[2:])
+        shapes = [(len(x), *shape) for shape in self.generator.noise_shapes(x.shape[2:])]
+        if generator is None:  # not passed on as None, with which torch.rand takes no dynamic shapes
+            return tuple(torch.rand(shape, dtype=x.dtype, device=x.device) for shape in shapes)
+        device = generator.device
         return tuple(
-            torch.rand((len(x), *shape), generator=generator, dtype=x.dtype, device=device).to(x.device)
-            for shape in shapes
+            torch.rand(shape, generator=generator, dtype=x.dtype, device=device).to(x.device) for shape in shapes
         )
 
     def forward(
