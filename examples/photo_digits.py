@@ -6,6 +6,7 @@ photograph, training and test digits from the first and the second half of that 
 people but for a few.
 """
 
+import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,6 +74,7 @@ def cells(height: int, width: int, *, train: bool) -> list[tuple[int, int]]:
     return [(CELL * r, CELL * c) for r in rows for c in columns if ((r + 2 * c) % 4 != 0) == train]
 
 
+@functools.cache
 def _photographs() -> list[Tensor]:
     """Ten photographs, (3, 256, W) in [0, 1]."""
     import skimage
@@ -89,6 +91,7 @@ def _photographs() -> list[Tensor]:
     return out
 
 
+@functools.cache
 def _digits(train: bool) -> tuple[Tensor, Tensor]:
     """Handwritten digits as opacities, (N, 1, 16, 16), and their labels."""
     from sklearn.datasets import load_digits

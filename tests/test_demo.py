@@ -16,11 +16,10 @@ QUICK = ["demo", "--epochs", "1", "--seeds", "1", "--images", "128", "--workers"
 
 
 def test_photo_digits():
-    data = photo_digits(60, train=True)
+    data = photo_digits(100, train=True)
     assert data.images.min() >= 0
     assert data.images.max() <= 1
-    assert set(data.photo.tolist()) == set(range(10))
-    assert set(data.digit.tolist()) == set(range(10))
+    assert set(data.photo.tolist()) == set(data.digit.tolist()) == set(range(10))
     again = photo_digits(20, train=True)
     assert all(torch.equal(a[:20], b) for a, b in zip(data, again, strict=True))  # image i depends on i alone
     assert not torch.equal(photo_digits(20, train=True, seed=1).images, again.images)
@@ -49,7 +48,7 @@ def test_demo_runs_and_goes_on(tmp_path, capsys, monkeypatch):
         assert method in printed
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["settings"]["epochs"] == 1
-    assert results["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(results["versions"]["torch"])
     assert {cell["method"] for cell in results["cells"]} == set(demo.METHODS)
     assert all(0 <= cell[task] <= 100 for cell in results["cells"] for task in demo.TASKS)
     assert (tmp_path / "views.png").read_bytes().startswith(b"\x89PNG")
