@@ -128,8 +128,7 @@ class AdversarialAugmentation(nn.Module):
         if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
             raise RuntimeError("A viewmaker cannot learn under torch.inference_mode(); call eval() or freeze() first.")
         with torch.enable_grad():
-            # Reversed once behind the viewmaker and once before it, the gradient reaches what made x unchanged.
-            return self._normalise(reverse_gradient(self._view(x, _reverse_if_needed)))
+            return self._normalise(reverse_gradient(self._view(x)))
 
     def views(self, x: Tensor, n: int = 2) -> list[Tensor]:
         """Return `n` independent views of each sample, made in one pass over a batch of ``n * B``.
@@ -154,23 +153,25 @@ class AdversarialAugmentation(nn.Module):
         parts = {"warmup": self.warmup, "frozen": self.frozen}
         return ", ".join(f"{name}={value}" for name, value in parts.items() if value)
 
-    def _view(self, x: Tensor, before: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    def _view(self, x: Tensor) -> Tensor:
         if self.transform is not None:
             x = self.transform(x)
         if not self._checked and not torch.compiler.is_compiling():
             self._check(x)
-        budget: Tensor | None = None
-        if self.warmup and not self.frozen:
+        if self.frozen:
+            return self.viewmaker(x)
+        budget = None
+        if self.warmup:
             self._calls += 1
             budget = self.viewmaker.budget * (self._calls / self.warmup).clamp(max=1)
-        if before is not None:
-            x = before(x)
+        if isinstance(x, Tensor) and x.requires_grad:
+            x = reverse_gradient(x)  # and again behind the viewmaker, so that what made x gets its gradient unchanged
         return self.viewmaker(x, budget=budget)
 
     def _check(self, x: Tensor) -> None:
         """Refuse a first batch that is outside the value range, most often one that is normalised already."""
-        if not isinstance(x, Tensor) or not x.numel():
-            return
+        if not isinstance(x, Tensor) or not x.is_floating_point() or not x.numel():
+            return  # nothing to see, or an error of the viewmaker's
         low, high = (value.item() for value in x.detach().aminmax())
         seen = f"but the first batch has values from {low:.4g} to {high:.4g}"
         if not bool(x.isfinite().all()):
@@ -365,10 +366,6 @@ class _MaskedAdam(Optimizer):
 def _new_joint(base: type[Optimizer]) -> JointOptimizer:
     joint = JointOptimizer.of(base)  # type: ignore[arg-type]
     return joint.__new__(joint)
-
-
-def _reverse_if_needed(x: Tensor) -> Tensor:
-    return reverse_gradient(x) if isinstance(x, Tensor) and x.requires_grad else x
 
 
 def _is_viewmakers(group: Any) -> bool:
