@@ -1,5 +1,8 @@
 """Learned augmentation for self-supervised learning."""
 
+import importlib
+from types import ModuleType
+
 from viewaug.adversary import AdversarialAugmentation, JointOptimizer, reverse_gradient
 from viewaug.budget import distortion, fit_budget, project_to_budget, rescale_to_budget
 from viewaug.checkpoints import load, save
@@ -18,3 +21,10 @@ __all__ = [
     "reverse_gradient",
     "save",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Load what needs an extra on first use."""
+    if name == "plots":
+        return importlib.import_module("viewaug.plots")
+    raise AttributeError(f"module 'viewaug' has no attribute {name!r}")

@@ -243,7 +243,7 @@ def constrain(
         else:
             scale = _rescaling(delta, budget, eps).flatten()
         if shrink_only:
-            scale = scale.clamp(max=1)
+            scale = torch.where(scale > 1, 1, scale)
         delta = delta * scale.reshape(-1, *(1,) * (x.ndim - 1))
     return clamp_view(wide, wide + delta, value_range).to(x.dtype)
 

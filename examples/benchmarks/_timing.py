@@ -5,6 +5,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -27,8 +28,15 @@ def environment() -> str:
     """Say what was measured on what."""
     import kornia
 
-    model = platform.processor() or platform.machine()
     return (
-        f"{model}, {os.cpu_count()} cores, one thread, CPU time; Python {platform.python_version()}, "
+        f"{_processor()}, {os.cpu_count()} cores, one thread, CPU time; Python {platform.python_version()}, "
         f"torch {torch.__version__}, kornia {kornia.__version__}"
     )
+
+
+def _processor() -> str:
+    """Name the processor, as Linux knows it or else as Python does."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
