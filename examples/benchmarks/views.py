@@ -7,24 +7,11 @@ import argparse
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from viewaug.examples.benchmarks._timing import alternate, environment
+from viewaug.examples.handmade import simclr_pipeline
 
 from viewaug import Viewmaker
-
-
-def simclr_pipeline(size: int) -> nn.Module:
-    """SimCLR's augmentations (Chen et al., ICML 2020, appendix A), drawn for each sample; a blur of 10% of the size."""
-    import kornia.augmentation as K
-
-    blur = max(3, size // 10 // 2 * 2 + 1)
-    return K.AugmentationSequential(
-        K.RandomResizedCrop((size, size), scale=(0.2, 1.0)),
-        K.RandomHorizontalFlip(),
-        K.ColorJitter(0.4, 0.4, 0.4, 0.1, p=0.8),
-        K.RandomGrayscale(p=0.2),
-        K.RandomGaussianBlur((blur, blur), (0.1, 2.0), p=0.5),
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

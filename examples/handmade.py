@@ -1,0 +1,23 @@
+"""The hand-made augmentations of SimCLR, by kornia."""
+
+import kornia.augmentation as K
+from torch import nn
+
+
+def simclr_pipeline(size: int) -> nn.Module:
+    """Crop, flip, colour jitter, grayscale and blur, drawn for each sample (Chen et al., ICML 2020, appendix A).
+
+    The kernel of the blur is a tenth of the image's side, as there.
+
+    Examples:
+        >>> simclr_pipeline(32)(torch.rand(4, 3, 32, 32)).shape
+        torch.Size([4, 3, 32, 32])
+    """
+    blur = max(3, size // 10 // 2 * 2 + 1)
+    return K.AugmentationSequential(
+        K.RandomResizedCrop((size, size), scale=(0.2, 1.0)),
+        K.RandomHorizontalFlip(),
+        K.ColorJitter(0.4, 0.4, 0.4, 0.1, p=0.8),
+        K.RandomGrayscale(p=0.2),
+        K.RandomGaussianBlur((blur, blur), (0.1, 2.0), p=0.5),
+    )
