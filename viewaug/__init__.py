@@ -3,9 +3,10 @@
 import importlib
 from types import ModuleType
 
-from viewaug.adversary import AdversarialAugmentation, JointOptimizer, reverse_gradient
+from viewaug.adversary import AdversarialAugmentation, reverse_gradient
 from viewaug.budget import distortion, fit_budget, project_to_budget, rescale_to_budget
 from viewaug.checkpoints import load, save
+from viewaug.joint_optimizer import JointOptimizer
 from viewaug.viewmaker import Viewmaker
 
 __version__ = "0.1.0"
