@@ -124,6 +124,12 @@ def test_readme_loop_runs():
     assert len([line for line in code.splitlines() if "viewmaker" in line or "augmentation" in line]) <= 10
 
 
+def test_readme_shows_the_results_that_are_kept():
+    root = Path(__file__).parents[1]
+    cells = json.loads((root / "examples" / "results" / "demo.json").read_text())["cells"]
+    assert demo.table(cells) in (root / "README.md").read_text()
+
+
 def test_view_grid_errors():
     from viewaug.plots import view_grid
 

@@ -201,6 +201,7 @@ def test_repr_says_what_it_is():
     assert "budget=0.1" in text
     assert "value_range=(0.0, 1.0)" in text
     assert "patch=4" in text
+    assert "blocks=3" in repr(Viewmaker(generator="reference"))
 
 
 @pytest.mark.parametrize(

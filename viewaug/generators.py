@@ -144,6 +144,9 @@ class ReferenceGenerator(Generator):
             h = block(torch.cat([h, field], 1))
         return _crop(self.head(self.up(h)), size)
 
+    def extra_repr(self) -> str:
+        return f"blocks={len(self.blocks)}"
+
 
 class _ConvNorm(nn.Module):
     def __init__(self, channels: int, width: int, kernel: int, stride: int = 1, *, act: bool = True) -> None:
