@@ -6,6 +6,7 @@ Needs no download and no GPU. Killed and started again with the same --out, it g
 """
 
 import argparse
+import functools
 import json
 import math
 import multiprocessing
@@ -196,7 +197,7 @@ def table(cells: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def draw(out: Path, settings: Settings) -> Path:
+def draw(out: Path) -> Path:
     """Draw inputs, three views of each, and what the learned views changed."""
     from viewaug.plots import view_grid
 
@@ -242,11 +243,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     workers = options.workers or (min(2, os.cpu_count() or 1) if options.device == "cpu" else 1)
     wanted = [(method, seed) for seed in range(options.seeds) for method in METHODS]
-    for method, seed in wanted:
-        found = _read_json(_cell_file(options.out, method, seed))
-        if found is not None and found["settings"] != asdict(settings):
-            parser.error(f"argument --out: {options.out} holds results of other settings; choose another folder")
-    missing = [cell for cell in wanted if not _cell_file(options.out, *cell).exists()]
+    found = {cell: _read_json(_cell_file(options.out, *cell)) for cell in wanted}
+    if any(result is not None and result["settings"] != asdict(settings) for result in found.values()):
+        parser.error(f"argument --out: {options.out} holds results of other settings; choose another folder")
+    missing = [cell for cell, result in found.items() if result is None]
     if len(missing) < len(wanted):
         print(f"{len(wanted) - len(missing)} of {len(wanted)} cells are in {options.out} already.")
     _run_all(missing, settings, options.device, options.out, workers)
@@ -266,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "cells": cells,
         },
     )
-    figure = draw(options.out, settings)
+    figure = draw(options.out)
     print(f"\n{text}\n\n{figure}\n{options.out / 'results.json'}\n{_viewmaker_file(options.out, 0)}")
 
 
@@ -295,7 +295,6 @@ def _run_all(cells: Sequence[tuple[str, int]], settings: Settings, device: str, 
 
 
 _epochs: Any = None  # a worker's share in the count of finished epochs
-_cache: dict[tuple[int, bool], PhotoDigits] = {}
 
 
 def _start_worker(epochs: Any) -> None:
@@ -309,10 +308,9 @@ def _count_epoch() -> None:
             _epochs.value += 1
 
 
+@functools.cache
 def _data(n: int, train: bool) -> PhotoDigits:
-    if (n, train) not in _cache:
-        _cache[n, train] = photo_digits(n, train=train)
-    return _cache[n, train]
+    return photo_digits(n, train=train)
 
 
 def _cell_file(out: Path, method: str, seed: int) -> Path:

@@ -299,7 +299,7 @@ def check_budget(budget: float | Tensor) -> None:
     if isinstance(budget, Tensor):
         if not budget.is_floating_point():
             raise TypeError(f"Expected `budget` to be a floating point tensor, but got {budget.dtype}.")
-        if budget.device.type != "cpu" or torch.compiler.is_compiling():
+        if not _may_look(budget):
             return
         right = bool(((budget > 0) & budget.isfinite()).all())
     elif isinstance(budget, bool) or not isinstance(budget, (int, float)):

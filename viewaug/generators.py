@@ -1,6 +1,7 @@
 """The networks that make a raw perturbation out of an input and noise: a fast one, and the original one."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +13,7 @@ _CONV: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn
 Shapes = tuple[tuple[int, ...], ...]
 
 
-class Generator(nn.Module):
+class Generator(nn.Module, ABC):
     """A network from an input and a tuple of noise tensors to `maps` dense maps of the input's spatial size.
 
     A subclass defines ``forward(x, noise)`` and :meth:`noise_shapes`; its first arguments are `channels`, `maps` and
@@ -22,9 +23,9 @@ class Generator(nn.Module):
     #: smallest side of an input
     smallest = 1
 
+    @abstractmethod
     def noise_shapes(self, size: Sequence[int]) -> Shapes:
         """Return the shapes, without the batch dimension, of the noise for an input of a spatial size."""
-        raise NotImplementedError
 
 
 class FastGenerator(Generator):
@@ -53,7 +54,7 @@ class FastGenerator(Generator):
         self, channels: int, maps: int, dims: int, *, width: int = 32, depth: int = 2, patch: int = 4, noise: int = 4
     ) -> None:
         super().__init__()
-        self.maps, self.dims, self.patch, self.noise = maps, dims, patch, noise
+        self.patch, self.noise = patch, noise
         conv = _CONV[dims]
         self.stem = conv(channels, width, patch, stride=patch)
         self.blocks = nn.ModuleList(_NoisyBlock(width, noise, dims) for _ in range(depth))

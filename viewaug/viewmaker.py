@@ -160,10 +160,10 @@ class Viewmaker(nn.Module):
             noise: what :meth:`draw_noise` returned, for a view that can be repeated; None to draw it here.
             budget: in place of the viewmaker's own, a number or one per sample, ``(B,)``.
         """
-        self._check_input(x)
         if noise is None:
             noise = self.draw_noise(x)
         else:
+            self._check_input(x)
             self._check_noise(x, noise)
         if not len(x):
             return x.clone()  # instance normalisation takes no empty batch
