@@ -23,10 +23,9 @@ VIEWMAKERS = {
     "original": {
         "channels": 1,
         "generator": "reference",
-        "perturbation": "spectral",
+        "perturbation": {"name": "spectral", "norm": None},
         "constraint": "rescale_coefficients",
         "eps": 1e-4,
-        "dct_norm": None,
         "blocks": 2,
     },
 }

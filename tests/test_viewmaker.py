@@ -221,7 +221,7 @@ def test_repr_says_what_it_is():
         ({"constraint": "rescale_coefficients"}, ValueError, "`perturbation`"),
         ({"value_range": (1.0, 0.0)}, ValueError, "`value_range`"),
         ({"eps": -1.0}, ValueError, "`eps`"),
-        ({"dct_norm": "forward"}, ValueError, "`dct_norm`"),
+        ({"perturbation": {"name": "spectral", "norm": "forward"}}, ValueError, "`norm`"),
         ({"width": 0}, ValueError, "`width`"),
         ({"colour": 3}, TypeError, "colour"),
     ],

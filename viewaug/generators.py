@@ -8,16 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from viewaug.perturbations import Raw
+
 _CONV: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 Shapes = tuple[tuple[int, ...], ...]
 
 
 class Generator(nn.Module, ABC):
-    """A network from an input and a tuple of noise tensors to `maps` dense maps of the input's spatial size.
+    """A network from an input and a tuple of noise tensors to what a perturbation needs.
 
-    A subclass defines ``forward(x, noise)`` and :meth:`noise_shapes`; its first arguments are `channels`, `maps` and
-    `dims`, those of :class:`FastGenerator`.
+    That is `maps` dense maps of the input's spatial size, and `numbers` numbers per sample; it has a head for either,
+    if there are any. A subclass defines :meth:`forward` and :meth:`noise_shapes`; its first arguments are those of
+    :class:`FastGenerator`.
     """
 
     #: smallest side of an input
@@ -26,6 +29,10 @@ class Generator(nn.Module, ABC):
     @abstractmethod
     def noise_shapes(self, size: Sequence[int]) -> Shapes:
         """Return the shapes, without the batch dimension, of the noise for an input of a spatial size."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, noise: Sequence[Tensor]) -> Raw:
+        """Return maps, ``(B, maps, *spatial)``, and numbers, ``(B, numbers)``."""
 
 
 class FastGenerator(Generator):
@@ -38,27 +45,39 @@ class FastGenerator(Generator):
 
     Args:
         channels: channels of the input.
-        maps: channels of the output.
+        maps: dense maps to make.
         dims: number of spatial dimensions, 1, 2 or 3.
+        numbers: numbers per sample to make.
         width: channels on the grid.
         depth: number of residual blocks.
         patch: side of a patch.
         noise: channels of the noise, of the field and of the numbers alike.
 
     Shape:
-        - x: ``(B, channels, *spatial)``, output: ``(B, maps, *spatial)``.
+        - x: ``(B, channels, *spatial)``.
+        - Output: ``(B, maps, *spatial)`` and ``(B, numbers)``.
         - noise: for each block, ``(B, noise, *grid)`` and ``(B, noise)``.
     """
 
     def __init__(
-        self, channels: int, maps: int, dims: int, *, width: int = 32, depth: int = 2, patch: int = 4, noise: int = 4
+        self,
+        channels: int,
+        maps: int,
+        dims: int,
+        numbers: int = 0,
+        *,
+        width: int = 32,
+        depth: int = 2,
+        patch: int = 4,
+        noise: int = 4,
     ) -> None:
         super().__init__()
         self.patch, self.noise = patch, noise
         conv = _CONV[dims]
         self.stem = conv(channels, width, patch, stride=patch)
         self.blocks = nn.ModuleList(_NoisyBlock(width, noise, dims) for _ in range(depth))
-        self.head = conv(width, maps * patch**dims, 1)
+        self.head = conv(width, maps * patch**dims, 1) if maps else None
+        self.numbers_head = nn.Linear(width, numbers) if numbers else None
         if dims == 2:
             self.to(memory_format=torch.channels_last)  # faster convolutions, whatever the format of the input
 
@@ -66,14 +85,18 @@ class FastGenerator(Generator):
         grid = tuple(-(-side // self.patch) for side in size)  # rounded up
         return ((self.noise, *grid), (self.noise,)) * len(self.blocks)
 
-    def forward(self, x: Tensor, noise: Sequence[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, noise: Sequence[Tensor]) -> Raw:
         size = x.shape[2:]
-        # Shuffling returns to the format of the input, so that the arithmetic that follows meets one format alone.
-        shuffle = F.pixel_shuffle if _is_channels_last(x) else _shuffle
         h = self.stem(F.pad(x, [pad for side in reversed(size) for pad in (0, -side % self.patch)]))
         for block, field, numbers in zip(self.blocks, noise[::2], noise[1::2], strict=True):
             h = block(h, field, numbers)
-        return _crop(shuffle(self.head(F.leaky_relu(h, 0.1)), self.patch), size)
+        h = F.leaky_relu(h, 0.1)
+        maps = None
+        if self.head is not None:
+            # Shuffling returns to the format of the input, so that the arithmetic that follows meets one format alone.
+            shuffle = F.pixel_shuffle if _is_channels_last(x) else _shuffle
+            maps = _crop(shuffle(self.head(h), self.patch), size)
+        return _raw(x, maps, h, self.numbers_head)
 
     def extra_repr(self) -> str:
         return f"patch={self.patch}, noise={self.noise}"
@@ -107,18 +130,21 @@ class ReferenceGenerator(Generator):
 
     Args:
         channels: channels of the input.
-        maps: channels of the output.
+        maps: dense maps to make.
         dims: number of spatial dimensions; only 2.
+        numbers: numbers per sample to make, by a linear layer on the means of what the last block returns; the
+            original has none.
         blocks: number of residual blocks.
 
     Shape:
-        - x: ``(B, channels, H, W)``, output: ``(B, maps, H, W)``, with sides of at least 5 (reflection padding).
+        - x: ``(B, channels, H, W)``, with sides of at least 5 (reflection padding).
+        - Output: ``(B, maps, H, W)`` and ``(B, numbers)``.
         - noise: ``(B, 1, H, W)``, then for each block ``(B, 1, ceil(H / 4), ceil(W / 4))``.
     """
 
     smallest = 5
 
-    def __init__(self, channels: int, maps: int, dims: int, *, blocks: int = 3) -> None:
+    def __init__(self, channels: int, maps: int, dims: int, numbers: int = 0, *, blocks: int = 3) -> None:
         super().__init__()
         if dims != 2:
             raise ValueError(f"Expected `dims` to be 2 for the reference generator, but got {dims}.")
@@ -126,24 +152,27 @@ class ReferenceGenerator(Generator):
             _ConvNorm(channels + 1, 32, 9), _ConvNorm(32, 64, 3, stride=2), _ConvNorm(64, 128, 3, stride=2)
         )
         self.blocks = nn.ModuleList(_ReferenceBlock(128 + i + 1) for i in range(blocks))
-        self.up = nn.Sequential(
-            nn.Upsample(scale_factor=2),
-            _ConvNorm(128 + blocks, 64, 3),
-            nn.Upsample(scale_factor=2),
-            _ConvNorm(64, 32, 3),
-        )
-        self.head = nn.Conv2d(32, maps, 9, padding=4, padding_mode="reflect")
+        if maps:
+            self.up = nn.Sequential(
+                nn.Upsample(scale_factor=2),
+                _ConvNorm(128 + blocks, 64, 3),
+                nn.Upsample(scale_factor=2),
+                _ConvNorm(64, 32, 3),
+            )
+            self.head = nn.Conv2d(32, maps, 9, padding=4, padding_mode="reflect")
+        self.maps = maps
+        self.numbers_head = nn.Linear(128 + blocks, numbers) if numbers else None
 
     def noise_shapes(self, size: Sequence[int]) -> Shapes:
         coarse = tuple(-(-side // 4) for side in size)
         return ((1, *size), *((1, *coarse) for _ in self.blocks))
 
-    def forward(self, x: Tensor, noise: Sequence[Tensor]) -> Tensor:
-        size = x.shape[2:]
+    def forward(self, x: Tensor, noise: Sequence[Tensor]) -> Raw:
         h = self.down(torch.cat([x, noise[0]], 1))
         for block, field in zip(self.blocks, noise[1:], strict=True):
             h = block(torch.cat([h, field], 1))
-        return _crop(self.head(self.up(h)), size)
+        maps = _crop(self.head(self.up(h)), x.shape[2:]) if self.maps else None
+        return _raw(x, maps, h, self.numbers_head)
 
     def extra_repr(self) -> str:
         return f"blocks={len(self.blocks)}"
@@ -169,6 +198,14 @@ class _ReferenceBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(self.conv1(x))
+
+
+def _raw(x: Tensor, maps: Tensor | None, h: Tensor, numbers_head: nn.Linear | None) -> Raw:
+    """Put maps, and numbers made of the means of `h`, together; what nobody needs is empty."""
+    return Raw(
+        x.new_empty(len(x), 0, *x.shape[2:]) if maps is None else maps,
+        x.new_empty(len(x), 0) if numbers_head is None else numbers_head(h.flatten(2).mean(2)),
+    )
 
 
 def _shuffle(x: Tensor, patch: int) -> Tensor:

@@ -19,7 +19,7 @@ from viewaug.budget import (
     widen,
 )
 from viewaug.generators import GENERATORS
-from viewaug.perturbations import PERTURBATIONS, Spectral
+from viewaug.perturbations import Raw, Spec, Spectral, build, describe
 
 ViewConstraint = Constraint | Literal["rescale_coefficients"]
 _CONSTRAINTS = (*get_args(Constraint), "rescale_coefficients")
@@ -38,15 +38,17 @@ class Viewmaker(nn.Module):
             the input. It counts what comes out, after the clamp. May be assigned at any time.
         dims: number of spatial dimensions: 1 for waveforms, 2 for images and spectrograms, 3 for video and volumes.
         generator: ``"fast"`` (any dims and size), or ``"reference"``, the original network (2 dims, sides from 5).
-        perturbation: ``"additive"``, or ``"spectral"`` for one of DCT coefficients.
+        perturbation: what the generator's output does to the input: a name of
+            :data:`viewaug.perturbations.PERTURBATIONS`, ``{"name": name, **options}``, a
+            :class:`viewaug.perturbations.Perturbation`, or a list of these, to apply in order. Additive and spectral
+            ones are scaled up or down to the budget, all others only down.
         value_range: ``(low, high)`` of the input and the view; None for no clamp.
         constraint: ``"fit"`` spends the budget exactly, clamp included. ``"rescale"``, the papers' order, rescales to
             the budget and then clamps; ``"project"`` projects onto the L1 ball and then clamps.
-            ``"rescale_coefficients"`` counts the budget in a spectral perturbation's coefficients, as the authors'
-            code does.
+            ``"rescale_coefficients"`` counts the budget in the coefficients of a spectral perturbation, as the
+            authors' code does.
         eps: for the two rescaling constraints, the term beside mean ``|delta|`` in the denominator; 1e-4 in the
             authors' code.
-        dct_norm: for a spectral perturbation, ``"ortho"``, or None for the un-normalised DCT of the authors' code.
         **options: of the generator: `width`, `depth`, `patch` and `noise` for ``"fast"``, `blocks` for ``"reference"``.
 
     Shape:
@@ -75,37 +77,40 @@ class Viewmaker(nn.Module):
         budget: float = 0.05,
         dims: int = 2,
         generator: str = "fast",
-        perturbation: str = "additive",
+        perturbation: Spec = "additive",
         value_range: ValueRange = (0.0, 1.0),
         constraint: ViewConstraint = "fit",
         eps: float = 0.0,
-        dct_norm: Literal["ortho"] | None = "ortho",
         **options: Any,
     ) -> None:
         super().__init__()
         _check_count("channels", channels)
         _check_choice("dims", dims, (1, 2, 3))
         _check_choice("generator", generator, GENERATORS)
-        _check_choice("perturbation", perturbation, PERTURBATIONS)
         _check_choice("constraint", constraint, _CONSTRAINTS)
-        _check_choice("dct_norm", dct_norm, ("ortho", None))
         for name, value in options.items():
             _check_count(name, value)
         check_value_range(value_range)
         if not 0 <= eps < math.inf:
             raise ValueError(f"Expected `eps` to be non-negative and finite, but got {eps}.")
-        if constraint == "rescale_coefficients" and perturbation != "spectral":
-            raise ValueError(
-                f"Expected `perturbation` to be 'spectral' for that `constraint`, but got {perturbation!r}."
-            )
         self.budget = budget
         self.channels, self.dims = channels, dims
         self.value_range: ValueRange = None if value_range is None else (float(value_range[0]), float(value_range[1]))
         self.constraint, self.eps = constraint, eps
-        self._names = {"generator": generator, "perturbation": perturbation, "dct_norm": dct_norm, **options}
-        spectral = {"norm": dct_norm} if perturbation == "spectral" else {}
-        self.perturbation = PERTURBATIONS[perturbation](channels, dims, **spectral)
-        self.generator = GENERATORS[generator](channels, self.perturbation.maps, dims, **options)
+        self.perturbation = build(perturbation)
+        kind = type(self.perturbation).__name__
+        if dims not in self.perturbation.dims:
+            allowed = " or ".join(map(str, self.perturbation.dims)) or "a number that all its steps share"
+            raise ValueError(f"Expected `dims` to be {allowed} for the perturbation {kind}, but got {dims}.")
+        if self.perturbation.unit_range and self.value_range != (0.0, 1.0):
+            raise ValueError(
+                f"Expected `value_range` to be (0, 1) for the perturbation {kind}, but got {self.value_range}."
+            )
+        if constraint == "rescale_coefficients" and not isinstance(self.perturbation, Spectral):
+            raise ValueError(f"Expected `perturbation` to be 'spectral' for that `constraint`, but got {kind}.")
+        maps, numbers = self.perturbation.needs(channels, dims)
+        self.generator = GENERATORS[generator](channels, maps, dims, numbers, **options)
+        self._generator_config = {"generator": generator, **options}
 
     @property
     def budget(self) -> float:
@@ -127,7 +132,8 @@ class Viewmaker(nn.Module):
             "value_range": self.value_range,
             "constraint": self.constraint,
             "eps": self.eps,
-            **self._names,
+            "perturbation": describe(self.perturbation),
+            **self._generator_config,
         }
 
     def draw_noise(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
@@ -173,10 +179,10 @@ class Viewmaker(nn.Module):
             seen = self.perturbation.analyse(wide)
         raw = self.generator(seen.to(x.dtype), noise)
         with torch.autocast(x.device.type, enabled=False):
-            raw = raw.to(wide.dtype)
+            raw = Raw(raw.maps.to(wide.dtype), raw.numbers.to(wide.dtype))
             if self.constraint == "rescale_coefficients":
-                coefficients = rescale_to_budget(raw.tanh(), budget, eps=self.eps)
-                delta = cast(Spectral, self.perturbation).synthesise(coefficients)
+                spectral = cast(Spectral, self.perturbation)
+                delta = spectral.synthesise(rescale_to_budget(spectral.coefficients(raw), budget, eps=self.eps))
                 return clamp_view(wide, wide + delta, self.value_range).to(x.dtype)
             return constrain(
                 x,
@@ -222,11 +228,10 @@ class Viewmaker(nn.Module):
             channels,
             budget=budget,
             generator="reference",
-            perturbation="spectral" if frequency_domain else "additive",
+            perturbation=Spectral(norm=None) if frequency_domain else "additive",
             value_range=(0.0, 1.0) if clamp else None,
             constraint="rescale_coefficients" if frequency_domain else "rescale",
             eps=1e-4,
-            dct_norm=None,
             blocks=used - 128,
         )
         renamed = {_rename(name): value for name, value in state_dict.items()}

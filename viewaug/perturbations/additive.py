@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from viewaug.perturbations.base import Perturbation
+from viewaug.perturbations.base import Needs, Perturbation, Raw
 
 
 class Additive(Perturbation):
@@ -10,6 +10,8 @@ class Additive(Perturbation):
 
     scales_up = True
 
-    def residual(self, x: Tensor, raw: Tensor) -> Tensor:
-        """Return ``tanh(raw)``."""
-        return raw.tanh()
+    def needs(self, channels: int, dims: int) -> Needs:
+        return Needs(maps=channels)
+
+    def residual(self, x: Tensor, raw: Raw) -> Tensor:
+        return raw.maps.tanh()

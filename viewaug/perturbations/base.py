@@ -1,39 +1,103 @@
 """What every perturbation has in common."""
 
+import inspect
+from typing import Any, NamedTuple
+
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class Needs(NamedTuple):
+    """How many dense maps, and how many numbers per sample, a perturbation needs from a generator."""
+
+    maps: int = 0
+    numbers: int = 0
+
+
+class Raw(NamedTuple):
+    """What a generator makes: dense maps, ``(B, maps, *spatial)``, and numbers, ``(B, numbers)``, around 0."""
+
+    maps: Tensor
+    numbers: Tensor
+
+
 class Perturbation(nn.Module):
-    """Turns a generator's raw output into a candidate for the view; the budget then bounds candidate - input.
+    """Turns an input and a generator's raw output into a candidate for the view; the budget bounds candidate - input.
 
-    A subclass defines :meth:`forward`, which must return `x` itself for a raw output of zero.
+    A subclass says in :meth:`needs` what it wants from the generator and defines :meth:`forward`. It keeps each
+    argument of its constructor in an attribute of the same name, from which a checkpoint rebuilds it.
 
-    Args:
-        channels: channels of the input.
-        dims: number of spatial dimensions of the input.
+    Examples:
+        >>> from viewaug.perturbations import PERTURBATIONS, Needs, Perturbation
+        >>> class Invert(Perturbation):
+        ...     '''Blends an image with its negative.'''
+        ...
+        ...     def needs(self, channels, dims):
+        ...         return Needs(numbers=1)
+        ...
+        ...     def forward(self, x, raw):
+        ...         share = raw.numbers.tanh().abs()[..., None, None]
+        ...         return x + share * (1 - 2 * x)
+        >>> PERTURBATIONS["invert"] = Invert  # a name, under which checkpoints find it
+        >>> x = torch.rand(2, 3, 8, 8)
+        >>> viewaug.Viewmaker(perturbation="invert")(x).shape
+        torch.Size([2, 3, 8, 8])
+        >>> del PERTURBATIONS["invert"]
     """
 
+    #: numbers of spatial dimensions for which it is defined
+    dims: tuple[int, ...] = (1, 2, 3)
     #: whether the budget scales the residual up as well as down
     scales_up = False
+    #: whether it is defined for values from 0 to 1 only
+    unit_range = False
+    #: whether it moves what is in the input, so that masks, boxes and keypoints would no longer fit
+    geometric = False
 
-    def __init__(self, channels: int, dims: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.channels = channels
-        self.dims = dims
 
-    @property
-    def maps(self) -> int:
-        """Number of dense maps that the generator has to make."""
-        return self.channels
+    def needs(self, channels: int, dims: int) -> Needs:
+        """Say what to make for inputs of so many channels and spatial dimensions; raise where it is not defined."""
+        raise NotImplementedError
 
     def analyse(self, x: Tensor) -> Tensor:
         """Return what the generator sees of an input."""
         return x
 
-    def forward(self, x: Tensor, raw: Tensor) -> Tensor:
-        """Return a candidate for the view of `x`; both arguments are float32 or wider."""
+    def forward(self, x: Tensor, raw: Raw) -> Tensor:
+        """Return a candidate for the view of `x`, `x` itself for a `raw` of zeros; all are float32 or wider."""
         return x + self.residual(x, raw)
 
-    def residual(self, x: Tensor, raw: Tensor) -> Tensor:
+    def residual(self, x: Tensor, raw: Raw) -> Tensor:
         """Return candidate - input; a perturbation that has it without the subtraction overrides this instead."""
         return self(x, raw) - x
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments that are not at their defaults."""
+        parameters = inspect.signature(type(self)).parameters.items()
+        return {name: getattr(self, name) for name, p in parameters if getattr(self, name) != p.default}
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+
+
+def smooth(field: Tensor, knots: int) -> Tensor:
+    """Average a field, ``(B, C, *spatial)``, in `knots` cells along each axis, and interpolate linearly in between."""
+    size = field.shape[2:]
+    pool, mode = _SMOOTH[len(size)]
+    cells = pool(field, [min(side, knots) for side in size])
+    return F.interpolate(cells, size, mode=mode, align_corners=False)
+
+
+_SMOOTH: dict[int, tuple[Any, str]] = {
+    1: (F.adaptive_avg_pool1d, "linear"),
+    2: (F.adaptive_avg_pool2d, "bilinear"),
+    3: (F.adaptive_avg_pool3d, "trilinear"),
+}
+
+
+def per_sample(numbers: Tensor, dims: int) -> Tensor:
+    """Give numbers, ``(B, n)``, the shape ``(B, n, 1, ...)`` that broadcasts with an input of so many dimensions."""
+    return numbers[(..., *(None,) * dims)]

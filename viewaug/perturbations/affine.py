@@ -1,0 +1,37 @@
+"""Rotate, scale, shear and translate the input."""
+
+import math
+
+from kornia.geometry import get_affine_matrix2d, warp_affine
+from torch import Tensor
+
+from viewaug.perturbations.base import Needs, Perturbation, Raw
+
+
+class Affine(Perturbation):
+    """Rotates an image by up to 30 degrees, scales each axis by 2/3 to 3/2, and shears and translates it.
+
+    Each axis is sheared by up to 15 degrees and translated by up to a quarter of its side, by kornia.geometry; what
+    comes in from outside is a reflection.
+    """
+
+    dims = (2,)
+    geometric = True
+
+    def needs(self, channels: int, dims: int) -> Needs:
+        return Needs(numbers=7)
+
+    def forward(self, x: Tensor, raw: Raw) -> Tensor:
+        height, width = x.shape[2:]
+        size = x.new_tensor([width, height])
+        angle, scale, shear, shift = raw.numbers.tanh().split([1, 2, 2, 2], 1)
+        shear = math.radians(15) * shear
+        matrix = get_affine_matrix2d(
+            shift * size / 4,
+            ((size - 1) / 2).expand(len(x), 2),
+            (math.log(1.5) * scale).exp(),
+            30 * angle[:, 0],
+            shear[:, 0],
+            shear[:, 1],
+        )
+        return warp_affine(x, matrix[:, :2], (height, width), padding_mode="reflection", align_corners=False)

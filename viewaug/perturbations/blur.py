@@ -1,0 +1,42 @@
+"""Blur the input."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from viewaug.perturbations.base import Needs, Perturbation, Raw
+from viewaug.perturbations.spectral import dct, idct
+
+
+class Blur(Perturbation):
+    """Blurs by a Gaussian whose width along each axis is learned for each sample.
+
+    It multiplies DCT coefficients by ``exp(-(sigma * omega)**2 / 2)``: any number of dimensions and any width at one
+    price, an input that is mirrored at its edges, and no kernel to cut off.
+
+    Args:
+        sigma: largest standard deviation of the Gaussian, in pixels or samples.
+
+    Raises:
+        ValueError: if `sigma` is not positive.
+    """
+
+    def __init__(self, sigma: float = 4.0) -> None:
+        super().__init__()
+        if not 0 < sigma < math.inf:
+            raise ValueError(f"Expected `sigma` to be positive and finite, but got {sigma}.")
+        self.sigma = sigma
+
+    def needs(self, channels: int, dims: int) -> Needs:
+        return Needs(numbers=dims)
+
+    def forward(self, x: Tensor, raw: Raw) -> Tensor:
+        dims = x.ndim - 2
+        coefficients = dct(x, dims)
+        for axis, sigma in enumerate((self.sigma * raw.numbers.tanh()).unbind(1)):
+            side = x.shape[2 + axis]
+            omega = math.pi / side * torch.arange(side, dtype=x.dtype, device=x.device)
+            gain = (-0.5 * (sigma[:, None] * omega).square()).exp()
+            coefficients = coefficients * gain.reshape(len(x), 1, *(side if i == axis else 1 for i in range(dims)))
+        return idct(coefficients, dims)

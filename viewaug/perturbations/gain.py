@@ -1,0 +1,32 @@
+"""Make parts of a waveform louder or softer."""
+
+import math
+
+from torch import Tensor
+
+from viewaug.perturbations.base import Needs, Perturbation, Raw, smooth
+
+
+class Gain(Perturbation):
+    """Multiplies each channel by a smooth envelope between 1/4 and 4, which is 12 dB either way.
+
+    Args:
+        knots: cells of equal length in which the gain is free; it is interpolated in between.
+
+    Raises:
+        ValueError: if `knots` is not at least 1.
+    """
+
+    dims = (1,)
+
+    def __init__(self, knots: int = 16) -> None:
+        super().__init__()
+        if knots < 1:
+            raise ValueError(f"Expected `knots` to be at least 1, but got {knots}.")
+        self.knots = knots
+
+    def needs(self, channels: int, dims: int) -> Needs:
+        return Needs(maps=channels)
+
+    def residual(self, x: Tensor, raw: Raw) -> Tensor:
+        return x * (math.log(4) * smooth(raw.maps, self.knots).tanh()).expm1()

@@ -1,0 +1,55 @@
+"""Hide parts of the input."""
+
+from functools import reduce
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from viewaug.perturbations.base import Needs, Perturbation, Raw
+
+
+class Mask(Perturbation):
+    """Fades patches, or bands, into the sample's mean of each channel.
+
+    A soft form of random erasing (Zhong et al., AAAI 2020) and of the masks of SpecAugment (Park et al., Interspeech
+    2019): each patch or band fades by ``|tanh|`` of the mean of its part of `raw`.
+
+    Args:
+        patch: side of a patch, or width of a band, in pixels or samples.
+        bands: whether to mask bands across the whole input, for a spectrogram of time and of frequency, instead of
+            patches.
+
+    Raises:
+        ValueError: if `patch` is not at least 1.
+    """
+
+    def __init__(self, patch: int = 4, bands: bool = False) -> None:
+        super().__init__()
+        if patch < 1:
+            raise ValueError(f"Expected `patch` to be at least 1, but got {patch}.")
+        self.patch, self.bands = patch, bands
+
+    def needs(self, channels: int, dims: int) -> Needs:
+        return Needs(maps=dims if self.bands else 1)
+
+    def residual(self, x: Tensor, raw: Raw) -> Tensor:
+        axes = tuple(range(2, x.ndim))
+        fields = raw.maps.split(1, 1)
+        if self.bands:
+            fields = tuple(
+                field.mean([other for other in axes if other != axis], keepdim=True) if len(axes) > 1 else field
+                for axis, field in zip(axes, fields, strict=True)
+            )
+        kept = reduce(lambda a, b: a * b, (1 - self._patches(field).tanh().abs() for field in fields))
+        return (1 - kept) * (x.mean(axes, keepdim=True) - x)
+
+    def _patches(self, field: Tensor) -> Tensor:
+        """Replace a field by its mean over each patch."""
+        size = field.shape[2:]
+        pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[len(size) - 1]
+        sides = [min(side, self.patch) for side in size]
+        field = pool(field, sides, sides, ceil_mode=True, count_include_pad=False)
+        for dim, (patch, side) in enumerate(zip(sides, size, strict=True), start=2):
+            if patch > 1:
+                field = field.repeat_interleave(patch, dim).narrow(dim, 0, side)
+        return field
