@@ -153,7 +153,7 @@ class AdversarialAugmentation(nn.Module):
         if self.transform is not None:
             x = self.transform(x)
         if not self._checked and not torch.compiler.is_compiling():
-            self._check(x)
+            self._checked = check_values(x, self.viewmaker)
         if self.frozen:
             return self.viewmaker(x)
         budget = None
@@ -164,29 +164,34 @@ class AdversarialAugmentation(nn.Module):
             x = reverse_gradient(x)  # and again behind the viewmaker, so that what made x gets its gradient unchanged
         return self.viewmaker(x, budget=budget)
 
-    def _check(self, x: Tensor) -> None:
-        """Refuse a first batch that is outside the value range, most often one that is normalised already."""
-        if not isinstance(x, Tensor) or not x.is_floating_point() or not x.numel():
-            return  # nothing to see, or an error of the viewmaker's
-        low, high = (value.item() for value in x.detach().aminmax())
-        seen = f"but the first batch has values from {low:.4g} to {high:.4g}"
-        if not bool(x.isfinite().all()):
-            raise ValueError(f"Expected `x` to be finite, {seen}.")
-        if self.viewmaker.value_range is not None:
-            bottom, top = self.viewmaker.value_range
-            if low < bottom - 1e-3 or high > top + 1e-3:
-                raise ValueError(
-                    f"Expected `x` within the viewmaker's value range, {bottom:g} to {top:g}, {seen}. If it is "
-                    "normalised already, leave that to `mean` and `std`, or give the viewmaker another `value_range`."
-                )
-        self._checked = True
-
     def _normalise(self, x: Tensor) -> Tensor:
         if self._mean is not None:
             x = x - self._mean.to(x.dtype)
         if self._std is not None:
             x = x / self._std.to(x.dtype)
         return x
+
+
+def check_values(x: Tensor, viewmaker: Viewmaker) -> bool:
+    """Refuse a batch that is outside a viewmaker's value range, most often one that is normalised already.
+
+    Returns:
+        Whether there was anything to see; an input that is no batch at all is left to the viewmaker's own errors.
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point() or not x.numel():
+        return False
+    low, high = (value.item() for value in x.detach().aminmax())
+    seen = f"but the first batch has values from {low:.4g} to {high:.4g}"
+    if not bool(x.isfinite().all()):
+        raise ValueError(f"Expected `x` to be finite, {seen}.")
+    if viewmaker.value_range is not None:
+        bottom, top = viewmaker.value_range
+        if low < bottom - 1e-3 or high > top + 1e-3:
+            raise ValueError(
+                f"Expected `x` within the viewmaker's value range, {bottom:g} to {top:g}, {seen}. If it is normalised "
+                "already, do that after the viewmaker, or give the viewmaker another `value_range`."
+            )
+    return True
 
 
 def _per_channel(name: str, value: float | Sequence[float] | None, viewmaker: Viewmaker) -> Tensor | None:
