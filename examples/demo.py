@@ -32,9 +32,11 @@ from viewaug.examples.photo_digits import SIZE, PhotoDigits, photo_digits
 import viewaug
 from viewaug._files import replacing
 from viewaug.budget import constrain
+from viewaug.commands._arguments import positive
 
 TASKS = ("photo", "digit")
 METHODS = ("untrained", "none", "noise", "handmade", "learned")
+FIXED = METHODS[:-1]
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,12 @@ def encoder(width: int = 16) -> nn.Sequential:
     )
 
 
+def perturbation(method: str) -> list[str] | str:
+    """What the views of a method do: of "learned" the viewmaker's default, else what the method is called."""
+    steps = ["additive"] if method == "learned" else method.split("+")
+    return steps if len(steps) > 1 else steps[0]
+
+
 def fixed_views(method: str, settings: Settings) -> Callable[[Tensor], list[Tensor]]:
     """Two views of a batch that are not learned."""
     if method == "handmade":
@@ -108,8 +116,10 @@ def pretrain(
     )
     optimizer: torch.optim.Optimizer = base
     make: Callable[[Tensor], list[Tensor]]
-    if method == "learned":
-        viewmaker = viewaug.Viewmaker(3, budget=settings.budget, generator=settings.generator)
+    if method not in FIXED:
+        viewmaker = viewaug.Viewmaker(
+            3, budget=settings.budget, generator=settings.generator, perturbation=perturbation(method)
+        )
         make = viewaug.AdversarialAugmentation(viewmaker).to(device).views
         optimizer = viewaug.JointOptimizer(base, viewmaker.parameters(), lr=settings.viewmaker_lr)
     else:
@@ -171,38 +181,40 @@ def run_cell(method: str, seed: int, settings: Settings, device: str, out: Path)
     train, test = (_data(n, train) for n, train in ((settings.train_images, True), (settings.test_images, False)))
     backbone, viewmaker, figures = pretrain(method, seed, settings, train.images, device, _count_epoch)
     if viewmaker is not None:
-        viewaug.save(viewmaker, _viewmaker_file(out, seed))
+        viewaug.save(viewmaker, _viewmaker_file(out, method, seed))
     cell = {"method": method, "seed": seed, **probe(backbone, train, test, device), **figures}
     _write_json(_cell_file(out, method, seed), {"settings": asdict(settings), "cell": cell})
 
 
 def table(cells: Sequence[dict[str, Any]]) -> str:
     """Task x method: mean and standard deviation over the seeds."""
+    methods = list(dict.fromkeys(cell["method"] for cell in cells))
+    width = max(12, *map(len, methods))
     seeds = len({cell["seed"] for cell in cells})
     lines = [
         "Linear probe accuracy in %, and the contrastive loss at the end: "
         f"mean ± standard deviation over {seeds} seed{'s' * (seeds != 1)}",
         "",
     ]
-    lines.append("| task  | " + " | ".join(f"{method:>12}" for method in METHODS) + " |")
-    lines.append("| ----- | " + " | ".join("-----------:" for _ in METHODS) + " |")
+    lines.append("| task  | " + " | ".join(f"{method:>{width}}" for method in methods) + " |")
+    lines.append("| ----- | " + " | ".join("-" * (width - 1) + ":" for _ in methods) + " |")
     for name, keys in (*((task, (task,)) for task in TASKS), ("mean", TASKS), ("loss", ("loss",))):
         row, digits = [], 2 if name == "loss" else 1
-        for method in METHODS:
+        for method in methods:
             found = [cell for cell in cells if cell["method"] == method and keys[0] in cell]
             values = [statistics.mean(cell[key] for key in keys) for cell in found]
             spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-            row.append((f"{statistics.mean(values):.{digits}f}{spread}" if values else "").rjust(12))
+            row.append((f"{statistics.mean(values):.{digits}f}{spread}" if values else "").rjust(width))
         lines.append(f"| {name:5} | " + " | ".join(row) + " |")
     return "\n".join(lines)
 
 
-def draw(out: Path) -> Path:
-    """Draw inputs, three views of each, and what the learned views changed."""
+def draw(out: Path, method: str) -> Path:
+    """Draw inputs, three views of each, and what the learned views of a method changed."""
     from viewaug.plots import view_grid
 
     torch.set_num_threads(1)
-    viewmaker = viewaug.load(_viewmaker_file(out, 0))
+    viewmaker = viewaug.load(_viewmaker_file(out, method, 0))
     x = photo_digits(10, train=False).images
     noise = [viewmaker.draw_noise(x, torch.Generator().manual_seed(seed)) for seed in range(3)]
     with torch.no_grad():
@@ -218,21 +230,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="viewaug demo", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--seeds", type=_positive(int), default=3, help="number of seeds, 0 to N-1")
-    parser.add_argument("--epochs", type=_positive(int), default=defaults.epochs, help="epochs of pretraining")
     parser.add_argument(
-        "--budget", type=_positive(float), default=defaults.budget, help="mean absolute change of a pixel"
+        "--methods",
+        nargs="+",
+        default=METHODS,
+        metavar="METHOD",
+        help=f"{', '.join(METHODS)}, or learned views of another perturbation, such as colour or spectral+colour+warp",
+    )
+    parser.add_argument("--seeds", type=positive(int), default=3, help="number of seeds, 0 to N-1")
+    parser.add_argument("--epochs", type=positive(int), default=defaults.epochs, help="epochs of pretraining")
+    parser.add_argument(
+        "--budget", type=positive(float), default=defaults.budget, help="mean absolute change of a pixel"
     )
     parser.add_argument(
         "--generator", choices=("fast", "reference"), default=defaults.generator, help="network that makes the views"
     )
-    parser.add_argument("--images", type=_positive(int), default=defaults.train_images, help="training images")
+    parser.add_argument("--images", type=positive(int), default=defaults.train_images, help="training images")
     parser.add_argument("--device", default="cpu", help="torch device")
-    parser.add_argument("--workers", type=_positive(int), default=None, help="processes; default 2 on a CPU, else 1")
+    parser.add_argument("--workers", type=positive(int), default=None, help="processes; default 2 on a CPU, else 1")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for results, figure and viewmakers")
     options = parser.parse_args(arguments)
     if options.images < defaults.batch:
         parser.error(f"argument --images: expected at least one batch of {defaults.batch}, but got {options.images}")
+    for method in options.methods:
+        try:
+            method in FIXED or viewaug.Viewmaker(perturbation=perturbation(method))
+        except (TypeError, ValueError) as error:
+            parser.error(f"argument --methods: {error}")
     try:
         torch.empty(0, device=options.device)
     except (RuntimeError, AssertionError) as error:
@@ -242,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         epochs=options.epochs, budget=options.budget, generator=options.generator, train_images=options.images
     )
     workers = options.workers or (min(2, os.cpu_count() or 1) if options.device == "cpu" else 1)
-    wanted = [(method, seed) for seed in range(options.seeds) for method in METHODS]
+    wanted = [(method, seed) for seed in range(options.seeds) for method in options.methods]
     found = {cell: _read_json(_cell_file(options.out, *cell)) for cell in wanted}
     if any(result is not None and result["settings"] != asdict(settings) for result in found.values()):
         parser.error(f"argument --out: {options.out} holds results of other settings; choose another folder")
@@ -266,8 +290,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "cells": cells,
         },
     )
-    figure = draw(options.out)
-    print(f"\n{text}\n\n{figure}\n{options.out / 'results.json'}\n{_viewmaker_file(options.out, 0)}")
+    files = [options.out / "results.json"]
+    learned = [method for method in options.methods if method not in FIXED]
+    if learned:
+        files += [draw(options.out, learned[0]), _viewmaker_file(options.out, learned[0], 0)]
+    print(f"\n{text}\n", *files, sep="\n")
 
 
 def _run_all(cells: Sequence[tuple[str, int]], settings: Settings, device: str, out: Path, workers: int) -> None:
@@ -317,8 +344,9 @@ def _cell_file(out: Path, method: str, seed: int) -> Path:
     return out / "cells" / f"{method}-{seed}.json"
 
 
-def _viewmaker_file(out: Path, seed: int) -> Path:
-    return out / f"viewmaker-{seed}.safetensors"
+def _viewmaker_file(out: Path, method: str, seed: int) -> Path:
+    name = "viewmaker" if method == "learned" else method
+    return out / f"{name}-{seed}.safetensors"
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -328,17 +356,6 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
-
-
-def _positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
-    def convert(text: str) -> int | float:
-        value = kind(text)
-        if not 0 < value < math.inf:
-            raise argparse.ArgumentTypeError(f"expected a positive number, but got {text}")
-        return value
-
-    convert.__name__ = kind.__name__
-    return convert
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line: ``viewaug demo``."""
+"""The command line: ``viewaug demo | views | info``."""
 
 import argparse
 import importlib
@@ -11,6 +11,8 @@ import viewaug
 # nothing imports it; the modules are imported when they are called.
 COMMANDS = {
     "demo": ("viewaug.examples.demo", "pretrain on images with two labels, and compare learned views with others"),
+    "views": ("viewaug.commands.views", "draw inputs, views of a saved viewmaker, and the differences"),
+    "info": ("viewaug.commands.info", "print a saved viewmaker's configuration, cost and distortion"),
 }
 
 

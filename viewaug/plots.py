@@ -1,8 +1,11 @@
 """Figures: inputs, their views, and what was changed."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
+
+from viewaug.budget import ValueRange, check_value_range
 
 try:
     from matplotlib.figure import Figure
@@ -10,19 +13,25 @@ except ImportError as error:
     raise ImportError("viewaug.plots needs matplotlib: pip install 'viewaug[plots]'") from error
 
 
-def view_grid(x: Tensor, views: Sequence[Tensor], *, amplify: float = 5.0) -> Figure:
+def view_grid(
+    x: Tensor, views: Sequence[Tensor], *, amplify: float = 5.0, value_range: ValueRange = (0.0, 1.0)
+) -> Figure:
     """Draw inputs, views of them, and the amplified differences, one column a sample.
 
+    Waveforms and series are drawn as curves; images of one or three channels as such, if they have a value range; and
+    spectrograms and all else as maps of the mean channel, of volumes in the middle. A column has one scale.
+
     Args:
-        x: images in [0, 1].
+        x: the inputs.
         views: one or more batches of views of them.
-        amplify: factor of the differences, which are drawn around mid-grey.
+        amplify: factor of the differences.
+        value_range: ``(low, high)`` of an image, black and white; None for a spectrogram.
 
     Shape:
-        - x, each of `views`: ``(B, C, H, W)`` with 1 or 3 channels.
+        - x, each of `views`: ``(B, C, *spatial)`` with one, two or three spatial dimensions.
 
     Raises:
-        ValueError: if `x` is not a batch of images, `views` is empty, or one is not of the shape of `x`.
+        ValueError: if `x` is not such a batch, `views` is empty, or one is not of the shape of `x`.
 
     Examples:
         >>> x = torch.rand(4, 3, 8, 8)
@@ -30,25 +39,63 @@ def view_grid(x: Tensor, views: Sequence[Tensor], *, amplify: float = 5.0) -> Fi
         >>> len(figure.axes)  # inputs, views and differences
         12
     """
-    if x.ndim != 4 or x.shape[1] not in (1, 3) or not len(x):
-        raise ValueError(f"Expected `x` to have the shape (B, 1 or 3, H, W) with B >= 1, but got {tuple(x.shape)}.")
+    if not 3 <= x.ndim <= 5 or not len(x):
+        raise ValueError(
+            f"Expected `x` to have the shape (B, C, T), (B, C, H, W) or (B, C, D, H, W) with B >= 1, "
+            f"but got {tuple(x.shape)}."
+        )
+    check_value_range(value_range)
     if not views:
         raise ValueError("Expected `views` to hold at least one batch, but it is empty.")
-    rows = [("input", x)]
+    rows = [("input", x, False)]
     for i, view in enumerate(views, start=1):
         if view.shape != x.shape:
             raise ValueError(
                 f"Expected `views` to have the shape of `x`, {tuple(x.shape)}, but got {tuple(view.shape)}."
             )
         number = f" {i}" if len(views) > 1 else ""
-        rows += [(f"view{number}", view), (f"change{number} x{amplify:g}", 0.5 + amplify * (view - x))]
+        rows += [(f"view{number}", view, False), (f"change{number} x{amplify:g}", amplify * (view - x), True)]
 
-    figure = Figure(figsize=(0.9 + len(x), len(rows)), layout="constrained")
+    image = x.ndim == 4 and x.shape[1] in (1, 3) and value_range is not None
+    wide = 1.0 if image else 2.0
+    figure = Figure(figsize=(0.9 + wide * len(x), len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), len(x), squeeze=False)
-    for (label, batch), line in zip(rows, axes, strict=True):
-        for image, ax in zip(batch.detach().float().cpu().clamp(0, 1), line, strict=True):
-            ax.imshow(image.permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
+    for (label, batch, change), line in zip(rows, axes, strict=True):
+        for signal, source, ax in zip(_ready(batch), _ready(x), line, strict=True):
+            if image:
+                _draw_image(ax, signal, change, value_range)
+            elif x.ndim == 3:
+                _draw_curves(ax, signal, source)
+            else:
+                _draw_map(ax, signal, change, source)
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
         line[0].set_ylabel(label, fontsize=8)
     return figure
+
+
+def _ready(x: Tensor) -> Tensor:
+    return x.detach().float().cpu()
+
+
+def _draw_image(ax: Any, signal: Tensor, change: bool, value_range: ValueRange) -> None:
+    """Draw an image, or a change around mid-grey."""
+    low, high = value_range or (0.0, 1.0)
+    unit = signal / (high - low) + 0.5 if change else (signal - low) / (high - low)
+    ax.imshow(unit.clamp(0, 1).permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
+
+
+def _draw_map(ax: Any, signal: Tensor, change: bool, source: Tensor) -> None:
+    """Draw the mean channel, low frequencies below, in the colours of its input's range; a change around white."""
+    signal, source = (s[:, s.shape[1] // 2] if s.ndim == 4 else s for s in (signal, source))
+    low, high = (value.item() for value in source.mean(0).aminmax())
+    limits = ((low - high) / 2, (high - low) / 2) if change else (low, high)
+    colours = "RdBu_r" if change else "magma"
+    ax.imshow(signal.mean(0).numpy(), cmap=colours, vmin=limits[0], vmax=limits[1], origin="lower", aspect="auto")
+
+
+def _draw_curves(ax: Any, signal: Tensor, source: Tensor) -> None:
+    """Draw one curve a channel, with the limits of the input."""
+    size = max(source.abs().max().item(), 1e-12)
+    ax.plot(signal.T.numpy(), linewidth=0.5)
+    ax.set_ylim(-1.1 * size, 1.1 * size)

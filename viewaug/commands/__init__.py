@@ -1,0 +1,1 @@
+"""Commands of ``viewaug`` that look at a checkpoint."""
