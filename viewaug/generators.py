@@ -77,7 +77,7 @@ class FastGenerator(Generator):
         self.stem = conv(channels, width, patch, stride=patch)
         self.blocks = nn.ModuleList(_NoisyBlock(width, noise, dims) for _ in range(depth))
         self.head = conv(width, maps * patch**dims, 1) if maps else None
-        self.numbers_head = nn.Linear(width, numbers) if numbers else None
+        self.numbers_head = nn.Linear(width + depth * noise, numbers) if numbers else None
         if dims == 2:
             self.to(memory_format=torch.channels_last)  # faster convolutions, whatever the format of the input
 
@@ -96,7 +96,8 @@ class FastGenerator(Generator):
             # Shuffling returns to the format of the input, so that the arithmetic that follows meets one format alone.
             shuffle = F.pixel_shuffle if _is_channels_last(x) else _shuffle
             maps = _crop(shuffle(self.head(h), self.patch), size)
-        return _raw(x, maps, h, self.numbers_head)
+        # Means over a grid vary little with its noise, so that the numbers see that of the whole sample once more.
+        return _raw(x, maps, h, self.numbers_head, [_standardise(numbers) for numbers in noise[1::2]])
 
     def extra_repr(self) -> str:
         return f"patch={self.patch}, noise={self.noise}"
@@ -114,8 +115,7 @@ class _NoisyBlock(nn.Module):
         self.conv2 = conv(width, width, 3, padding=1)
 
     def forward(self, h: Tensor, field: Tensor, numbers: Tensor) -> Tensor:
-        # Uniform noise in [0, 1) becomes noise of mean 0 and variance 1.
-        field, numbers = ((noise - 0.5) * math.sqrt(12) for noise in (field, numbers))
+        field, numbers = _standardise(field), _standardise(numbers)
         shift = self.numbers(numbers)[(..., *(None,) * (h.ndim - 2))]
         mixed = self.conv1(F.leaky_relu(h, 0.1)).add_(self.field(field)).add_(shift)
         return self.conv2(F.leaky_relu(mixed, 0.1, inplace=True)).add_(h)
@@ -132,14 +132,15 @@ class ReferenceGenerator(Generator):
         channels: channels of the input.
         maps: dense maps to make.
         dims: number of spatial dimensions; only 2.
-        numbers: numbers per sample to make, by a linear layer on the means of what the last block returns; the
-            original has none.
+        numbers: numbers per sample to make, which the original does not: by a linear layer on the means of what the
+            last block returns and on as many numbers of noise.
         blocks: number of residual blocks.
 
     Shape:
         - x: ``(B, channels, H, W)``, with sides of at least 5 (reflection padding).
         - Output: ``(B, maps, H, W)`` and ``(B, numbers)``.
-        - noise: ``(B, 1, H, W)``, then for each block ``(B, 1, ceil(H / 4), ceil(W / 4))``.
+        - noise: ``(B, 1, H, W)``, then for each block ``(B, 1, ceil(H / 4), ceil(W / 4))``, and ``(B, numbers)`` if
+          there are any.
     """
 
     smallest = 5
@@ -161,18 +162,19 @@ class ReferenceGenerator(Generator):
             )
             self.head = nn.Conv2d(32, maps, 9, padding=4, padding_mode="reflect")
         self.maps = maps
-        self.numbers_head = nn.Linear(128 + blocks, numbers) if numbers else None
+        self.numbers_head = nn.Linear(128 + blocks + numbers, numbers) if numbers else None
 
     def noise_shapes(self, size: Sequence[int]) -> Shapes:
         coarse = tuple(-(-side // 4) for side in size)
-        return ((1, *size), *((1, *coarse) for _ in self.blocks))
+        numbers = () if self.numbers_head is None else ((self.numbers_head.out_features,),)
+        return ((1, *size), *((1, *coarse) for _ in self.blocks), *numbers)
 
     def forward(self, x: Tensor, noise: Sequence[Tensor]) -> Raw:
         h = self.down(torch.cat([x, noise[0]], 1))
-        for block, field in zip(self.blocks, noise[1:], strict=True):
+        for block, field in zip(self.blocks, noise[1:], strict=False):
             h = block(torch.cat([h, field], 1))
         maps = _crop(self.head(self.up(h)), x.shape[2:]) if self.maps else None
-        return _raw(x, maps, h, self.numbers_head)
+        return _raw(x, maps, h, self.numbers_head, [_standardise(field) for field in noise[1 + len(self.blocks) :]])
 
     def extra_repr(self) -> str:
         return f"blocks={len(self.blocks)}"
@@ -200,12 +202,19 @@ class _ReferenceBlock(nn.Module):
         return x + self.conv2(self.conv1(x))
 
 
-def _raw(x: Tensor, maps: Tensor | None, h: Tensor, numbers_head: nn.Linear | None) -> Raw:
-    """Put maps, and numbers made of the means of `h`, together; what nobody needs is empty."""
+def _raw(
+    x: Tensor, maps: Tensor | None, h: Tensor, numbers_head: nn.Linear | None, noise: Sequence[Tensor] = ()
+) -> Raw:
+    """Put maps together with numbers, made of the means of `h` and noise; what nobody needs is empty."""
     return Raw(
         x.new_empty(len(x), 0, *x.shape[2:]) if maps is None else maps,
-        x.new_empty(len(x), 0) if numbers_head is None else numbers_head(h.flatten(2).mean(2)),
+        x.new_empty(len(x), 0) if numbers_head is None else numbers_head(torch.cat([h.flatten(2).mean(2), *noise], 1)),
     )
+
+
+def _standardise(noise: Tensor) -> Tensor:
+    """Uniform noise in [0, 1), made of mean 0 and variance 1."""
+    return (noise - 0.5) * math.sqrt(12)
 
 
 def _shuffle(x: Tensor, patch: int) -> Tensor:
