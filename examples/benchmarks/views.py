@@ -1,10 +1,12 @@
-"""Views per second: the two generators beside kornia's SimCLR pipeline.
+"""Views per second: the two generators beside kornia's SimCLR pipeline, and every perturbation.
 
 python -m viewaug.examples.benchmarks.views [--compile]
 """
 
 import argparse
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +14,20 @@ from viewaug.examples.benchmarks._timing import alternate, environment
 from viewaug.examples.handmade import simclr_pipeline
 
 from viewaug import Viewmaker
+
+IMAGES: list[Any] = [
+    "additive",
+    "spectral",
+    "colour",
+    "warp",
+    "affine",
+    "blur",
+    "mask",
+    {"name": "mask", "bands": True},
+    {"name": "kornia", "op": "RandomSharpness"},
+    ["spectral", "colour", "warp"],
+]
+SERIES = ["additive", "spectral", "warp", "blur", "mask", "gain", "filter"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,26 +51,50 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
         if options.compile:
             ways["fast, compiled"] = (torch.compile(Viewmaker()), x)
+        _print(f"{batch} x 3x{size}x{size}", ways, options.rounds)
+        _print(
+            f"{batch} x 3x{size}x{size}, by perturbation",
+            {_label(spec): (Viewmaker(perturbation=spec), x) for spec in IMAGES},
+            options.rounds,
+        )
+        series = x.flatten(2)
+        _print(
+            f"{batch} x 3x{size * size}, by perturbation",
+            {_label(spec): (Viewmaker(dims=1, perturbation=spec), series) for spec in SERIES},
+            options.rounds,
+        )
 
-        def forward(make: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], object]:
-            return torch.no_grad()(lambda: make(x))
 
-        def both(make: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], object]:
-            return lambda: make(x.clone().requires_grad_()).sum().backward()
+def _label(spec: Any) -> str:
+    if isinstance(spec, list):
+        return "+".join(map(_label, spec))
+    return spec if isinstance(spec, str) else ", ".join(map(str, spec.values()))
 
-        print(f"\n3x{size}x{size}, batch {batch}: views per second, and as a multiple of kornia's pipeline")
-        print(f"{'':18}{'forward':>18}{'forward+backward':>24}")
-        results = [
-            alternate({name: run(make, data) for name, (make, data) in ways.items()}, options.rounds)
-            for run in (forward, both)
-        ]
-        for name, (_, data) in ways.items():
-            rates = [len(data) / seconds[name] for seconds in results]
-            ratios = [rate * seconds["kornia SimCLR"] / batch for rate, seconds in zip(rates, results, strict=True)]
-            cells = "".join(
-                f"{rate:>{width},.0f}{ratio:>8.2f} x" for rate, ratio, width in zip(rates, ratios, (8, 14), strict=True)
-            )
-            print(f"{name:18}{cells}")
+
+def _print(title: str, ways: dict[str, tuple[Callable[[Tensor], Tensor], Tensor]], rounds: int) -> None:
+    """Print views per second, forward and with the backward pass, and as multiples of the first way."""
+    first = next(iter(ways))
+    print(f"\n{title}: views per second, and as a multiple of {first}")
+    print(f"{'':26}{'forward':>18}{'forward+backward':>24}")
+    results = [
+        alternate({name: functools.partial(run, make, data) for name, (make, data) in ways.items()}, rounds)
+        for run in (_forward, _both)
+    ]
+    for name, (_, data) in ways.items():
+        cells = ""
+        for seconds, width in zip(results, (8, 14), strict=True):
+            rate, base = len(data) / seconds[name], len(ways[first][1]) / seconds[first]
+            cells += f"{rate:>{width},.0f}{rate / base:>8.2f} x"
+        print(f"{name:26}{cells}")
+
+
+@torch.no_grad()
+def _forward(make: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    make(x)
+
+
+def _both(make: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    make(x.clone().requires_grad_()).sum().backward()
 
 
 if __name__ == "__main__":

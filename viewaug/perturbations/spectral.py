@@ -11,7 +11,8 @@ from viewaug.perturbations.base import Needs, Perturbation, Raw
 
 Norm = Literal["ortho"] | None
 
-# Sides from which on a fast Fourier transform beats the product with a dense matrix.
+# Sides from which on a fast Fourier transform replaces the product with a dense matrix: faster for waveforms long
+# before, and for images some time after.
 _FFT_FROM = 512
 
 
@@ -70,7 +71,7 @@ def dct(x: Tensor, dims: int, norm: Norm = "ortho") -> Tensor:
         tensor([[2., 0., 0., 0.]])
     """
     for dim in range(-dims, 0):
-        x = _fast_dct(x, dim) if x.shape[dim] >= _FFT_FROM else _multiply(_dct_matrix(x.shape[dim], x), x, dim)
+        x = fast_dct(x, dim) if x.shape[dim] >= _FFT_FROM else _multiply(_dct_matrix(x.shape[dim], x), x, dim)
         x = x if norm else x * _scale(x, dim)
     return x
 
@@ -85,7 +86,7 @@ def idct(coefficients: Tensor, dims: int, norm: Norm = "ortho") -> Tensor:
     x = coefficients
     for dim in range(-dims, 0):
         x = x if norm else x / _scale(x, dim)
-        x = _fast_idct(x, dim) if x.shape[dim] >= _FFT_FROM else _multiply(_dct_matrix(x.shape[dim], x).mT, x, dim)
+        x = fast_idct(x, dim) if x.shape[dim] >= _FFT_FROM else _multiply(_dct_matrix(x.shape[dim], x).mT, x, dim)
     return x
 
 
@@ -114,14 +115,15 @@ def _scale(x: Tensor, dim: int) -> Tensor:
     return scale[(..., *(None,) * (-1 - dim))]
 
 
-def _fast_dct(x: Tensor, dim: int) -> Tensor:
+def fast_dct(x: Tensor, dim: int) -> Tensor:
     """Orthonormal DCT-II by one FFT of the same length (Makhoul, IEEE Trans. ASSP 28(1), 1980)."""
     x = x.movedim(dim, -1)
     spectrum = torch.fft.fft(torch.cat([x[..., ::2], x[..., 1::2].flip(-1)], -1))
     return (spectrum * _twiddle(x)).real.movedim(-1, dim)
 
 
-def _fast_idct(coefficients: Tensor, dim: int) -> Tensor:
+def fast_idct(coefficients: Tensor, dim: int) -> Tensor:
+    """Invert :func:`fast_dct`."""
     y = coefficients.movedim(dim, -1)
     n = y.shape[-1]
     mirrored = torch.cat([torch.zeros_like(y[..., :1]), y[..., 1:].flip(-1)], -1)
