@@ -103,15 +103,22 @@ class TestIdentity:
     @pytest.mark.parametrize(("spec", "dims", "channels"), WHERE)
     def test_zero_changes_nothing(self, spec, dims, channels):
         perturbation, needs = ready(spec, dims, channels)
-        sizes = {1: [(1,), (2,), (33,), (600,)], 2: [(1, 1), (1, 7), (9, 16), (33, 20)], 3: [(1, 1, 1), (5, 1, 8)]}
+        sizes = {1: [(1,), (2,), (33,), (128,)], 2: [(1, 1), (1, 7), (9, 16), (33, 20)], 3: [(1, 1, 1), (5, 1, 8)]}
         for size in sizes[dims]:
             if has_kornia(spec) and min(size) < 3:
                 continue  # what it is of kornia's has a smallest size
             x = image(2, channels, *size)
-            x = x if perturbation.unit_range else 6 * x - 3
+            x = x if perturbation.unit_range else 2 * x - 1
             zero = Raw(x.new_zeros(2, needs.maps, *size), x.new_zeros(2, needs.numbers))
             torch.testing.assert_close(perturbation(x, zero), x, rtol=0, atol=2e-5)
             torch.testing.assert_close(perturbation.residual(x, zero), torch.zeros_like(x), rtol=0, atol=2e-5)
+
+    @pytest.mark.parametrize("name", [name for name, (_, defined) in SPECS.items() if 1 in defined])
+    def test_zero_changes_nothing_in_a_second_of_audio(self, name):
+        perturbation, needs = ready(SPECS[name][0], 1, 1)
+        x = 2 * image(1, 1, 16000) - 1
+        zero = Raw(x.new_zeros(1, needs.maps, 16000), x.new_zeros(1, needs.numbers))
+        torch.testing.assert_close(perturbation(x, zero), x, rtol=0, atol=1e-4)
 
     @pytest.mark.parametrize(("spec", "dims", "channels"), WHERE)
     def test_anything_else_changes_something(self, spec, dims, channels):
@@ -201,7 +208,8 @@ class TestGradients:
     @pytest.mark.parametrize("spec", ["colour", "affine", ["additive", "colour"], [SHARPNESS, "warp"]], ids=str)
     @pytest.mark.parametrize("generator", ["fast", "reference"])
     def test_both_generators(self, generator, spec):
-        viewmaker, x = make(spec, generator=generator, **_REFERENCE[generator]), image(2, 3, 13, 18)
+        torch.manual_seed(0)
+        viewmaker, x = Viewmaker(generator=generator, perturbation=spec), image(2, 3, 13, 18)
         view = viewmaker(x)
         assert (distortion(x, view) <= 0.05 + 1e-6).all()
         (view * torch.randn(view.shape, generator=seeded())).sum().backward()
@@ -211,9 +219,6 @@ class TestGradients:
             # A bias before an instance norm is cancelled by it.
             if not (generator == "reference" and name.endswith("conv.bias")):
                 assert parameter.grad.abs().max() > 1e-8, name
-
-
-_REFERENCE = {"fast": {}, "reference": {"width": 1, "depth": 1}}
 
 
 class TestReplay:
@@ -279,22 +284,15 @@ class TestBudget:
         else:
             torch.testing.assert_close(view[1], wanted[1], rtol=0, atol=1e-12)
 
-    @pytest.mark.parametrize(("spec", "dims", "channels"), WHERE)
+    @pytest.mark.parametrize(("spec", "dims", "channels"), [case for case in WHERE if case.values[0] not in EXACT])
     @pytest.mark.parametrize("constraint", ["fit", "rescale", "project"])
     def test_candidate_itself_under_a_huge_budget(self, spec, dims, channels, constraint):
-        if spec in EXACT and constraint != "project":
-            pytest.skip("goes up to any budget")
-        unit = build(spec).unit_range
-        viewmaker = make(
-            spec, dims, channels, budget=100.0, constraint=constraint, value_range=(0, 1) if unit else None
-        )
-        if not unit:
-            viewmaker.value_range = (-100.0, 100.0)
+        low, high = value_range = (0, 1) if build(spec).unit_range else (-100, 100)
+        viewmaker = make(spec, dims, channels, budget=100.0, constraint=constraint, value_range=value_range)
         x = 0.2 + 0.6 * image(2, channels, *SIZES[dims])
         noise = viewmaker.draw_noise(x, seeded())
-        wanted = candidate(viewmaker, x, noise)
-        assert wanted.min() > 0  # so that no clamp has a part in it
-        assert wanted.max() < 1
+        wanted = candidate(viewmaker, x, noise).clamp(low, high)
+        assert (distortion(x, wanted) > 1e-6).all()
         torch.testing.assert_close(viewmaker(x, noise), wanted, rtol=0, atol=1e-6)
 
     def test_steps_share_one_budget(self):
@@ -330,6 +328,7 @@ class TestFormula:
         perturbation, needs = ready("colour", 2, channels)
         x = image(4, channels, 5, 7, dtype=torch.float64)
         x[:, :, 0] = x[:, :, 0].round()
+        x[:, :, 1] = 3 * x[:, :, 1] - 1
         raw = random_raw(needs, x, scale)
         assert needs == Needs(0, 5 if channels == 3 else 3)
         shares = np.tanh(raw.numbers.numpy())
@@ -515,7 +514,6 @@ class TestFormula:
         expected = x + gate * (theirs(x, params=params) - x)
         # The range is found by drawing, which does not quite reach its ends.
         torch.testing.assert_close(perturbation(x, Raw(x[:, :0], raw)), expected, rtol=0, atol=0.01)
-        assert gate == 0 or distortion(x, expected).min() > 0.01 * gate or abs(share) < 0.5
 
     def test_kornia_range_is_linear_and_within_bounds(self):
         perturbation, _ = ready({"name": "kornia", "op": "RandomBrightness", "brightness": (0.6, 1.2)}, 2, 1)
@@ -597,9 +595,16 @@ class TestPrecision:
         view = viewmaker(x, noise)
         assert torch.equal(view[::2], expected[::2])
 
-    @pytest.mark.parametrize(("spec", "dims", "channels"), [case for case in ONE_EACH if "kornia" not in case.id])
-    def test_compile(self, spec, dims, channels):
-        viewmaker, x = make(spec, dims, channels, constraint="rescale"), image(2, channels, *SIZES[dims])
+    @pytest.mark.parametrize(
+        ("spec", "size"),
+        [
+            (["additive", "spectral", "colour", "warp", "affine", "blur", "mask", BANDS], (9, 14)),
+            (["spectral", "blur", "warp", "gain", "filter"], (513,)),  # by an FFT
+        ],
+        ids=["images", "waveforms"],
+    )
+    def test_compile(self, spec, size):
+        viewmaker, x = make(spec, len(size)), image(2, 3, *size)
         noise = viewmaker.draw_noise(x, seeded())
         expected = viewmaker(x, noise)
         torch._dynamo.reset()
@@ -809,9 +814,17 @@ class TestKornia:
                 change = loss(Raw(raw.maps + step, raw.numbers)) - loss(Raw(raw.maps - step, raw.numbers))
             torch.testing.assert_close((raw.maps.grad * step).sum(), change / 2, rtol=1e-3, atol=1e-10)
 
+    @pytest.mark.parametrize("op", ACCEPTED)
+    def test_bad_sample_stays_alone(self, op):
+        viewmaker, x = make(Kornia(getattr(K, op)(*ACCEPTED[op]))), image(3, 3, 16, 17)
+        noise = viewmaker.draw_noise(x, seeded())
+        expected = viewmaker(x, noise)
+        x[1, 0, 4, 4] = math.nan
+        torch.testing.assert_close(viewmaker(x, noise)[::2], expected[::2], rtol=0, atol=1e-6)
+
     @pytest.mark.parametrize("op", REFUSED)
     def test_refused(self, op):
-        with pytest.raises(ValueError, match=rf"`op` to .*, but {op} (draws nothing|has no gradient|does not)"):
+        with pytest.raises(ValueError, match=rf"`op` to .*, but {op} (draws no real number|has no gradient|does not)"):
             make(Kornia(getattr(K, op)(*REFUSED[op])))
 
     @pytest.mark.parametrize("op", [*ACCEPTED, *REFUSED])
@@ -826,12 +839,12 @@ class TestKornia:
 
     def test_the_callers_augmentation_is_not_touched(self):
         theirs = K.RandomAffine(20.0, p=0.25, same_on_batch=True, keepdim=True)
-        before = copy.deepcopy(vars(theirs))
+        known = set(vars(theirs))
         viewmaker, x = make(Kornia(theirs)), image(2, 3, 9, 14)
         viewmaker(x).sum().backward()
         assert (theirs.p, theirs.same_on_batch, theirs.keepdim) == (0.25, True, True)
-        assert theirs._params == before["_params"] == {}
-        assert theirs._transform_matrix is before["_transform_matrix"]
+        assert theirs._params == {}
+        assert set(vars(theirs)) == known
         assert viewmaker(x).shape == x.shape
 
     def test_probability_and_sharing_are_overridden(self):

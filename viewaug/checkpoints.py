@@ -23,7 +23,8 @@ def save(viewmaker: Viewmaker, path: str | os.PathLike[str]) -> None:
         path: where to. The file is replaced in one go: an interruption leaves the old one.
 
     Raises:
-        TypeError: if `viewmaker` is not a :class:`viewaug.Viewmaker`.
+        TypeError: if `viewmaker` is not a :class:`viewaug.Viewmaker`, or has an option that is no plain value.
+        ValueError: if its perturbation is of a class without a name in :data:`viewaug.perturbations.PERTURBATIONS`.
 
     Examples:
         >>> path = getfixture("tmp_path") / "viewmaker.safetensors"
@@ -34,7 +35,13 @@ def save(viewmaker: Viewmaker, path: str | os.PathLike[str]) -> None:
     if not isinstance(viewmaker, Viewmaker):
         raise TypeError(f"Expected `viewmaker` to be a viewaug.Viewmaker, but got {type(viewmaker).__name__}.")
     weights = {name: value.detach().cpu().contiguous() for name, value in viewmaker.state_dict().items()}
-    metadata = {"format": "pt", "viewaug": json.dumps({"version": _FORMAT, "config": viewmaker.config})}
+    try:
+        header = json.dumps({"version": _FORMAT, "config": viewmaker.config})
+    except TypeError as error:
+        raise TypeError(
+            f"Expected options that JSON can hold, but {error}; give an `op` of kornia's by its name and arguments."
+        ) from error
+    metadata = {"format": "pt", "viewaug": header}
     with replacing(path) as temporary:
         save_file(weights, temporary, metadata)
 

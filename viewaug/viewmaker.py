@@ -8,6 +8,7 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from viewaug._checks import check_choice, check_count
 from viewaug.budget import (
     Constraint,
     ValueRange,
@@ -84,12 +85,12 @@ class Viewmaker(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        _check_count("channels", channels)
-        _check_choice("dims", dims, (1, 2, 3))
-        _check_choice("generator", generator, GENERATORS)
-        _check_choice("constraint", constraint, _CONSTRAINTS)
+        check_count("channels", channels)
+        check_choice("dims", dims, (1, 2, 3))
+        check_choice("generator", generator, GENERATORS)
+        check_choice("constraint", constraint, _CONSTRAINTS)
         for name, value in options.items():
-            _check_count(name, value)
+            check_count(name, value)
         check_value_range(value_range)
         if not 0 <= eps < math.inf:
             raise ValueError(f"Expected `eps` to be non-negative and finite, but got {eps}.")
@@ -285,15 +286,3 @@ def _rename(name: str) -> str:
     ):
         name = re.sub(pattern, replacement, name)
     return name
-
-
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"Expected `{name}` to be an integer, but got {type(value).__name__}.")
-    if value < 1:
-        raise ValueError(f"Expected `{name}` to be at least 1, but got {value}.")
-
-
-def _check_choice(name: str, value: Any, choices: Any) -> None:
-    if value not in choices:
-        raise ValueError(f"Expected `{name}` to be one of {', '.join(map(repr, choices))}, but got {value!r}.")

@@ -1,5 +1,6 @@
 """What a generator's raw output does to an input. One file a perturbation; all of them share one L1 budget."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -75,7 +76,7 @@ def build(spec: Spec) -> Perturbation:
         )
     """
     if isinstance(spec, Perturbation):
-        return spec
+        return copy.deepcopy(spec)  # it keeps what one viewmaker needs
     if isinstance(spec, str):
         spec = {"name": spec}
     if isinstance(spec, Mapping):

@@ -5,7 +5,7 @@ import math
 from kornia import color, enhance
 from torch import Tensor
 
-from viewaug.perturbations.base import Needs, Perturbation, Raw
+from viewaug.perturbations.base import Needs, Perturbation, Raw, per_sample, split_bad
 
 
 class Colour(Perturbation):
@@ -25,7 +25,8 @@ class Colour(Perturbation):
     def residual(self, x: Tensor, raw: Raw) -> Tensor:
         # An infinite slope of gamma at black is kept out; what lies outside the range is changed like its ends.
         base = x.clamp(1e-3, 1)
-        brightness, contrast, gamma, *hsv = raw.numbers.tanh().unbind(1)
+        numbers, bad = split_bad(raw.numbers)
+        brightness, contrast, gamma, *hsv = numbers.tanh().unbind(1)
         y = enhance.adjust_brightness(base, brightness / 2)
         y = enhance.adjust_contrast(y, 1 + contrast)
         y = enhance.adjust_gamma(y.clamp(min=1e-3), (math.log(3) * gamma).exp())
@@ -34,4 +35,4 @@ class Colour(Perturbation):
             y = color.rgb_to_hsv(y)
             y = enhance.adjust_hue_raw(enhance.adjust_saturation_raw(y, 1 + saturation), math.pi * hue)
             y = color.hsv_to_rgb(y)
-        return y - base
+        return y - base + per_sample(bad, 2)

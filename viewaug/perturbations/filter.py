@@ -3,9 +3,9 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from viewaug._checks import check_count
 from viewaug.perturbations.base import Needs, Perturbation, Raw
 
 
@@ -26,15 +26,15 @@ class Filter(Perturbation):
 
     def __init__(self, bands: int = 16) -> None:
         super().__init__()
-        if bands < 2:
-            raise ValueError(f"Expected `bands` to be at least 2, but got {bands}.")
+        check_count("bands", bands, 2)
         self.bands = bands
 
     def needs(self, channels: int, dims: int) -> Needs:
         return Needs(numbers=channels * self.bands)
 
     def residual(self, x: Tensor, raw: Raw) -> Tensor:
-        spectrum = torch.fft.rfft(x)
         magnitudes = math.log(4) * raw.numbers.tanh().unflatten(1, (-1, self.bands))
-        response = F.interpolate(magnitudes, spectrum.shape[-1], mode="linear", align_corners=True).expm1()
-        return torch.fft.irfft(spectrum * response, x.shape[-1])
+        place = 2 * (self.bands - 1) * torch.fft.rfftfreq(x.shape[-1], dtype=x.dtype, device=x.device)
+        below = place.long().clamp(max=self.bands - 2)
+        response = torch.lerp(magnitudes[..., below], magnitudes[..., below + 1], place - below).expm1()
+        return torch.fft.irfft(torch.fft.rfft(x) * response, x.shape[-1])

@@ -4,6 +4,7 @@ import math
 
 from torch import Tensor
 
+from viewaug._checks import check_count
 from viewaug.perturbations.base import Needs, Perturbation, Raw, smooth
 
 
@@ -14,15 +15,14 @@ class Gain(Perturbation):
         knots: cells of equal length in which the gain is free; it is interpolated in between.
 
     Raises:
-        ValueError: if `knots` is not at least 1.
+        ValueError: if `knots` is not positive.
     """
 
     dims = (1,)
 
     def __init__(self, knots: int = 16) -> None:
         super().__init__()
-        if knots < 1:
-            raise ValueError(f"Expected `knots` to be at least 1, but got {knots}.")
+        check_count("knots", knots)
         self.knots = knots
 
     def needs(self, channels: int, dims: int) -> Needs:

@@ -8,7 +8,7 @@ import torch
 from kornia import augmentation
 from torch import Tensor, nn
 
-from viewaug.perturbations.base import Needs, Perturbation, Raw
+from viewaug.perturbations.base import Needs, Perturbation, Raw, per_sample, split_bad
 
 # The size of the images on which an augmentation is tried, and how often it is asked what it draws.
 _TRIAL = (23, 19)
@@ -58,7 +58,7 @@ class Kornia(Perturbation):
         torch.Size([2, 3, 16, 16])
         >>> viewaug.Viewmaker(perturbation=Kornia("RandomHorizontalFlip"))
         Traceback (most recent call last):
-        ValueError: Expected `op` to be differentiable in what it draws, but RandomHorizontalFlip draws nothing.
+        ValueError: Expected `op` to be differentiable in what it draws, but RandomHorizontalFlip draws no real number.
     """
 
     dims = (2,)
@@ -71,7 +71,7 @@ class Kornia(Perturbation):
                 raise TypeError(f"Expected `op` to name a 2-D augmentation of kornia's, but got {op!r}.")
             made = kind(**arguments)
         elif isinstance(op, augmentation.AugmentationBase2D):
-            made = copy.deepcopy(op)
+            made = copy.deepcopy(op).cpu()
         else:
             raise TypeError(f"Expected `op` to be a 2-D augmentation of kornia's, but got {type(op).__name__}.")
         made.p = made.p_batch = 1.0
@@ -79,21 +79,24 @@ class Kornia(Perturbation):
         # In tuples, where its buffers are no part of the state dict.
         self._op, self._named = (made,), (op, arguments)
         self._learned: tuple[str, ...] = ()
+        self._draws_fields = False
         self._cache: dict[tuple[int, ...], tuple[dict[str, _Drawn], dict[str, Tensor]]] = {}
         self.unit_range = isinstance(made, augmentation.IntensityAugmentationBase2D)
         self.geometric = not self.unit_range
 
     @property
     def options(self) -> dict[str, Any]:
-        return {"op": self._named[0], **self._named[1]}
+        op, arguments = self._named
+        return {"op": op, **{key: list(v) if isinstance(v, tuple) else v for key, v in arguments.items()}}
 
     def needs(self, channels: int, dims: int) -> Needs:
         name = type(self._op[0]).__name__
         expected = f"Expected `op` to be differentiable in what it draws, but {name}"
         drawn, _ = self._draw((channels, *_TRIAL))
+        self._draws_fields = any(value.field for value in drawn.values())
         varied = [key for key, value in drawn.items() if bool((value.high > value.low).any())]
         if not varied:
-            raise ValueError(f"{expected} draws nothing.")
+            raise ValueError(f"{expected} draws no real number.")
         self._learned = tuple(self._differentiable(channels, varied))
         if not self._learned:
             raise ValueError(f"{expected} has no gradient in {', '.join(varied)}.")
@@ -103,7 +106,8 @@ class Kornia(Perturbation):
 
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
         drawn, _ = self._draw(tuple(x.shape[1:]))
-        gate, numbers, maps = raw.numbers[:, 0].tanh().abs(), raw.numbers[:, 1:].tanh(), raw.maps.tanh()
+        numbers, bad = split_bad(raw.numbers)
+        gate, numbers, maps = numbers[:, :1].tanh().abs(), numbers[:, 1:].tanh(), raw.maps.nan_to_num().tanh()
         chosen = {}
         for key in self._learned:
             low, _, field = drawn[key]
@@ -114,13 +118,15 @@ class Kornia(Perturbation):
                 share = share.unflatten(1, low.shape) if low.ndim else share.squeeze(1)
             chosen[key] = drawn[key].at(share)
         base = x.clamp(0, 1) if self.unit_range else x
-        return x + gate[:, None, None, None] * (self._augment(base, chosen) - base)
+        return x + per_sample(gate + bad, 2) * (self._augment(base, chosen) - base)
 
     def _draw(self, size: tuple[int, ...]) -> tuple[dict[str, _Drawn], dict[str, Tensor]]:
         """Find the ranges of what is drawn for images of a size, and one draw, the same always, of all else."""
+        if self._draws_fields:  # many large ones would take long, and their range is the same for all sizes
+            size = (size[0], *_TRIAL)
         if size not in self._cache:
-            with torch.random.fork_rng(), torch.no_grad():
-                torch.manual_seed(0)
+            with torch.random.fork_rng(devices=[]), torch.no_grad():
+                torch.default_generator.manual_seed(0)  # as torch.manual_seed does, but on the CPU alone
                 params = self._op[0].forward_parameters((_DRAWS, *size))
             drawn, fixed = {}, {}
             for key, value in params.items():

@@ -5,6 +5,7 @@ from functools import reduce
 import torch.nn.functional as F
 from torch import Tensor
 
+from viewaug._checks import check_count
 from viewaug.perturbations.base import Needs, Perturbation, Raw
 
 
@@ -20,13 +21,12 @@ class Mask(Perturbation):
             patches.
 
     Raises:
-        ValueError: if `patch` is not at least 1.
+        ValueError: if `patch` is not positive.
     """
 
     def __init__(self, patch: int = 4, bands: bool = False) -> None:
         super().__init__()
-        if patch < 1:
-            raise ValueError(f"Expected `patch` to be at least 1, but got {patch}.")
+        check_count("patch", patch)
         self.patch, self.bands = patch, bands
 
     def needs(self, channels: int, dims: int) -> Needs:
@@ -48,7 +48,7 @@ class Mask(Perturbation):
         size = field.shape[2:]
         pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[len(size) - 1]
         sides = [min(side, self.patch) for side in size]
-        field = pool(field, sides, sides, ceil_mode=True, count_include_pad=False)
+        field = pool(field, sides, sides, ceil_mode=True)
         for dim, (patch, side) in enumerate(zip(sides, size, strict=True), start=2):
             if patch > 1:
                 field = field.repeat_interleave(patch, dim).narrow(dim, 0, side)

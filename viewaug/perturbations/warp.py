@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from viewaug._checks import check_count
 from viewaug.perturbations.base import Needs, Perturbation, Raw, smooth
 
 
@@ -15,15 +16,14 @@ class Warp(Perturbation):
         reach: largest displacement, as a share of each side.
 
     Raises:
-        ValueError: if one of them is not positive.
+        ValueError: if `knots` is not a positive integer or `reach` is not in (0, 1].
     """
 
     geometric = True
 
     def __init__(self, knots: int = 4, reach: float = 0.25) -> None:
         super().__init__()
-        if knots < 1:
-            raise ValueError(f"Expected `knots` to be at least 1, but got {knots}.")
+        check_count("knots", knots)
         if not 0 < reach <= 1:
             raise ValueError(f"Expected `reach` to be in (0, 1], but got {reach}.")
         self.knots, self.reach = knots, reach
@@ -32,11 +32,21 @@ class Warp(Perturbation):
         return Needs(maps=dims)
 
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
-        if x.ndim == 3:  # grid_sample knows two and three dimensions
-            still = torch.zeros_like(raw.maps)
-            flat = Raw(torch.cat([raw.maps, still], 1)[:, :, None], raw.numbers)
-            return self(x[:, :, None], flat).squeeze(2)
+        shift = self.reach * smooth(raw.maps, self.knots).tanh()
+        if x.ndim == 3:
+            return _resample(x, x.shape[2] * shift)
         identity = torch.eye(x.ndim - 2, x.ndim - 1, dtype=x.dtype, device=x.device).expand(len(x), -1, -1)
         grid = F.affine_grid(identity, list(x.shape), align_corners=False)  # a side is 2 long
-        shift = 2 * self.reach * smooth(raw.maps, self.knots).tanh().movedim(1, -1)
-        return F.grid_sample(x, grid + shift, padding_mode="reflection", align_corners=False)
+        return F.grid_sample(x, grid + 2 * shift.movedim(1, -1), padding_mode="reflection", align_corners=False)
+
+
+def _resample(x: Tensor, shift: Tensor) -> Tensor:
+    """Resample a waveform at places shifted by so many samples; float32 could not tell a long one's places apart."""
+    length, whole = x.shape[2], shift.floor()
+
+    def take(places: Tensor) -> Tensor:
+        places = places.remainder(2 * length)
+        return x.gather(2, torch.minimum(places, 2 * length - 1 - places).expand_as(x))
+
+    left = torch.arange(length, device=x.device) + whole.long()
+    return torch.lerp(take(left), take(left + 1), shift - whole)
