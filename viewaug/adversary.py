@@ -107,7 +107,7 @@ class AdversarialAugmentation(nn.Module):
         self.viewmaker = viewmaker
         self.transform = transform
         self.warmup = warmup
-        self.frozen = False
+        self.frozen = self._keeps_graph = False
         self._checked = False
         self.register_buffer("_mean", _per_channel("mean", mean, viewmaker), persistent=False)
         self.register_buffer("_std", _per_channel("std", std, viewmaker), persistent=False)
@@ -117,14 +117,32 @@ class AdversarialAugmentation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return one view, normalised; in ``eval()`` the input, normalised."""
-        if not self.training:
-            return self._normalise(x)
+        return self.normalise(self.perturb(x) if self.training else x)
+
+    def perturb(
+        self, x: Tensor, noise: tuple[Tensor, ...] | None = None, *, budget: float | Tensor | None = None
+    ) -> Tensor:
+        """Return one view as in training, not normalised.
+
+        Args:
+            x: the input.
+            noise: as of :meth:`viewaug.Viewmaker.forward`, for what `transform` returns.
+            budget: in place of the viewmaker's own and of the warm-up, a number or one per sample.
+        """
         if self.frozen:
-            return self._normalise(self._view(x))
+            return self._view(x, noise, budget)
         if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
             raise RuntimeError("A viewmaker cannot learn under torch.inference_mode(); call eval() or freeze() first.")
         with torch.enable_grad():
-            return self._normalise(reverse_gradient(self._view(x)))
+            return reverse_gradient(self._view(x, noise, budget))
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """Subtract the mean and divide by the standard deviation."""
+        if self._mean is not None:
+            x = x - self._mean.to(x.dtype)
+        if self._std is not None:
+            x = x / self._std.to(x.dtype)
+        return x
 
     def views(self, x: Tensor, n: int = 2) -> list[Tensor]:
         """Return `n` independent views of each sample, made in one pass over a batch of ``n * B``.
@@ -139,37 +157,40 @@ class AdversarialAugmentation(nn.Module):
         with torch.set_grad_enabled(views.requires_grad or torch.is_grad_enabled()):
             return list(views.tensor_split(n))
 
-    def freeze(self, frozen: bool = True) -> "AdversarialAugmentation":
-        """Make the viewmaker a fixed augmentation that still perturbs in training; ``freeze(False)`` undoes it."""
-        self.viewmaker.requires_grad_(not frozen)
-        self.frozen = frozen
+    def freeze(self, frozen: bool = True, *, keep_graph: bool = False) -> "AdversarialAugmentation":
+        """Make the viewmaker a fixed augmentation that still perturbs in training; ``freeze(False)`` undoes it.
+
+        Args:
+            frozen: whether to freeze it.
+            keep_graph: give its parameters gradients of zero, as a ``DistributedDataParallel`` around them expects,
+                instead of none. An optimizer with momentum or decay has to be stopped, too.
+        """
+        self.viewmaker.requires_grad_(keep_graph or not frozen)
+        self.frozen, self._keeps_graph = frozen, keep_graph
         return self
 
     def extra_repr(self) -> str:
         parts = {"warmup": self.warmup, "frozen": self.frozen}
         return ", ".join(f"{name}={value}" for name, value in parts.items() if value)
 
-    def _view(self, x: Tensor) -> Tensor:
+    def _view(self, x: Tensor, noise: tuple[Tensor, ...] | None, budget: float | Tensor | None) -> Tensor:
         if self.transform is not None:
             x = self.transform(x)
         if not self._checked and not torch.compiler.is_compiling():
             self._checked = check_values(x, self.viewmaker)
+        if self.frozen and not self._keeps_graph:
+            return self.viewmaker(x, noise, budget=budget)
         if self.frozen:
-            return self.viewmaker(x)
-        budget = None
+            fixed = {name: parameter.detach() for name, parameter in self.viewmaker.named_parameters()}
+            view = torch.func.functional_call(self.viewmaker, fixed, (x, noise), {"budget": budget})
+            return view + 0 * torch.stack([parameter.sum() for parameter in self.viewmaker.parameters()]).sum()
         if self.warmup:
             self._calls += 1
-            budget = self.viewmaker.budget * (self._calls / self.warmup).clamp(max=1)
+            if budget is None:
+                budget = self.viewmaker.budget * (self._calls / self.warmup).clamp(max=1)
         if isinstance(x, Tensor) and x.requires_grad:
             x = reverse_gradient(x)  # and again behind the viewmaker, so that what made x gets its gradient unchanged
-        return self.viewmaker(x, budget=budget)
-
-    def _normalise(self, x: Tensor) -> Tensor:
-        if self._mean is not None:
-            x = x - self._mean.to(x.dtype)
-        if self._std is not None:
-            x = x / self._std.to(x.dtype)
-        return x
+        return self.viewmaker(x, noise, budget=budget)
 
 
 def check_values(x: Tensor, viewmaker: Viewmaker) -> bool:

@@ -52,7 +52,7 @@ class JointOptimizer(Optimizer):
     ) -> None:
         if not isinstance(base, Optimizer):
             raise TypeError(f"Expected `base` to be an optimizer, but got {type(base).__name__}.")
-        adversary = _MaskedAdam(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        adversary = MaskedAdam(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
         # The very same dictionaries; the defaults tell schedulers what the base has, such as a momentum.
         super().__init__([*base.param_groups, *adversary.param_groups], dict(base.defaults))
         self.base, self.adversary = base, adversary
@@ -134,7 +134,7 @@ class JointOptimizer(Optimizer):
             part.__setstate__({"state": self.state, "param_groups": groups})
 
 
-class _MaskedAdam(Optimizer):
+class MaskedAdam(Optimizer):
     """Adam (Kingma & Ba, ICLR 2015) that leaves everything as it was where a gradient is not finite."""
 
     def __init__(self, params: Iterable[Any], **defaults: Any) -> None:

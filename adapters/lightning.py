@@ -1,0 +1,245 @@
+"""Lightning: learned views for a LightningModule as it is, by a callback."""
+
+import functools
+import importlib
+import random
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from viewaug import AdversarialAugmentation, Viewmaker, distortion
+from viewaug._checks import check_count
+from viewaug._files import replacing
+from viewaug.joint_optimizer import MaskedAdam
+
+
+def _callback_class() -> type[Any]:
+    """Lightning goes by two names with two class trees; the one in use comes first, and either takes the other's."""
+    names = ("lightning.pytorch", "pytorch_lightning")
+    for name in (*(name for name in names if name in sys.modules), *names):
+        try:
+            return importlib.import_module(name).Callback
+        except ImportError:
+            continue
+    raise ImportError("viewaug.adapters.lightning needs Lightning: pip install lightning")
+
+
+class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
+    """Trains a LightningModule with learned views, and the viewmaker with it; the module stays as it is.
+
+    It runs the views of each training batch through the viewmaker on their way into ``training_step``, with a reversed
+    gradient, and steps the viewmaker by its own Adam whenever the module's optimizer steps, whatever that is. The
+    viewmaker becomes a part of the module, ``module.viewmaker``, so that Lightning moves, distributes and saves it; a
+    module without it loads such a checkpoint with ``strict=False``. Other callbacks, clipping, schedulers and
+    ``global_step`` see the module's own parameters and optimizers only.
+
+    Batches may be a tensor of images; a list or tuple that begins with one, or with a list of views, of any sizes, as
+    lightly's ``[[x0, x1], y]``; a list of views; or a dictionary that has one of these under `key`. They are in the
+    viewmaker's value range, not normalised: see `mean` and `std`, and
+    :func:`viewaug.adapters.lightly.base_transform`.
+
+    It logs ``viewmaker/distortion``, ``viewmaker/grad_norm`` and ``viewmaker/budget``.
+
+    Args:
+        viewmaker: the viewmaker.
+        lr: the viewmaker's learning rate.
+        weight_decay: decoupled weight decay of the viewmaker.
+        mean: what to subtract from a view, a number or one per channel.
+        std: what to divide a view by afterwards, a number or one per channel.
+        key: where the views are in batches that are dictionaries.
+        budget: a schedule, from the number of optimizer steps so far to the budget; None for the viewmaker's own.
+        freeze_after_epoch: number of epochs after which the viewmaker stops learning and goes on as a fixed
+            augmentation; 0 for one that is trained already.
+        draw_every_n_epochs: how often to draw views, for TensorBoard or else to ``<default_root_dir>/viewmaker``; 0
+            for never.
+        seed: of the views' noise, which depends on it, on epoch, batch and rank, and on nothing else: a resumed
+            training goes on as if it had not stopped.
+
+    Raises:
+        TypeError, ValueError: for an argument, or at training for a batch, of the wrong type or value.
+        RuntimeError: for an optimizer that calls a step several times, such as LBFGS.
+
+    Examples:
+        >>> callback = ViewmakerCallback(viewaug.Viewmaker(budget=0.05), mean=0.5, std=0.2)
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(max_epochs=1, callbacks=[callback], accelerator="cpu", logger=False)
+    """
+
+    def __init__(
+        self,
+        viewmaker: Viewmaker,
+        *,
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        key: str | None = None,
+        budget: Callable[[int], float] | None = None,
+        freeze_after_epoch: int | None = None,
+        draw_every_n_epochs: int = 0,
+        seed: int = 0,
+    ) -> None:
+        if budget is not None and not callable(budget):
+            raise TypeError(f"Expected `budget` to be a function of the step, but got {type(budget).__name__}.")
+        if freeze_after_epoch is not None:
+            check_count("freeze_after_epoch", freeze_after_epoch, 0)
+        check_count("draw_every_n_epochs", draw_every_n_epochs, 0)
+        check_count("seed", seed, 0)
+        self.viewmaker = viewmaker
+        self.key, self.budget = key, budget
+        self.freeze_after_epoch, self.draw_every_n_epochs, self.seed = freeze_after_epoch, draw_every_n_epochs, seed
+        self._augmentation = AdversarialAugmentation(viewmaker, mean=mean, std=std)
+        self._optimizer = MaskedAdam(
+            viewmaker.parameters(), lr=lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=weight_decay
+        )
+        self._last: tuple[Tensor, list[Tensor]] | None = None
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Make the viewmaker a part of the module, and put it before ``training_step``."""
+        if getattr(pl_module, "viewmaker", self.viewmaker) is not self.viewmaker:
+            raise ValueError("Expected a module without an attribute `viewmaker`, but it has one of its own.")
+        pl_module.viewmaker = self.viewmaker
+        if stage != "fit":
+            return
+        if self.freeze_after_epoch == 0:  # before anything is distributed, so that no gradient is waited for
+            self._augmentation.freeze()
+        self._unwrap(pl_module)
+        step = pl_module.training_step
+
+        @functools.wraps(step)
+        def training_step(batch: Any, *args: Any, **kwargs: Any) -> Any:
+            return step(self._perturb(batch, trainer, pl_module), *args, **kwargs)
+
+        pl_module.training_step = training_step
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Take the viewmaker's parameters out of the module's optimizers; Adam has them."""
+        self._augmentation.to(pl_module.device)
+        self._optimizer.load_state_dict(self._optimizer.state_dict())  # onto the device, if it was loaded elsewhere
+        mine = {id(parameter) for parameter in self.viewmaker.parameters()}
+        for optimizer in trainer.optimizers:
+            if isinstance(optimizer, torch.optim.LBFGS):
+                raise RuntimeError("LBFGS calls a step several times, by which a viewmaker would learn several times.")
+            for group in optimizer.param_groups:
+                kept = [i for i, parameter in enumerate(group["params"]) if id(parameter) not in mine]
+                for name in ("params", "param_names"):
+                    if name in group:
+                        group[name] = [group[name][i] for i in kept]
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Freeze the viewmaker when its time has come."""
+        after = self.freeze_after_epoch
+        if after and trainer.current_epoch >= after and not self._augmentation.frozen:
+            self._augmentation.freeze(keep_graph=True)
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        """Step the viewmaker with the module, on gradients that are complete and not yet clipped."""
+        grads = [parameter.grad for parameter in self.viewmaker.parameters() if parameter.grad is not None]
+        if grads and not self._augmentation.frozen:
+            scaler = getattr(trainer.precision_plugin, "scaler", None)
+            if scaler is not None:
+                torch._foreach_div_(grads, scaler.get_scale())
+            norm = torch.nn.utils.get_total_norm(grads)
+            pl_module.log("viewmaker/grad_norm", norm, on_step=True, on_epoch=False)
+            self._optimizer.step()
+        self._optimizer.zero_grad()
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Draw views of the last batch."""
+        every = self.draw_every_n_epochs
+        if not every or (trainer.current_epoch + 1) % every or self._last is None or not trainer.is_global_zero:
+            return
+        from viewaug.plots import view_grid
+
+        x, views = self._last
+        figure = view_grid(x, views, value_range=self.viewmaker.value_range)
+        boards = [logger.experiment for logger in trainer.loggers if hasattr(logger.experiment, "add_figure")]
+        for board in boards:
+            board.add_figure("viewmaker/views", figure, trainer.global_step)
+        if not boards:
+            folder = Path(trainer.default_root_dir) / "viewmaker"
+            with replacing(folder / f"epoch-{trainer.current_epoch}.png") as temporary:
+                figure.savefig(temporary, dpi=130)
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Give the module its ``training_step`` back; the viewmaker stays a part of it."""
+        self._unwrap(pl_module)
+        self._last = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the viewmaker's Adam; its weights are in the module's state."""
+        return {"optimizer": self._optimizer.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what :meth:`state_dict` returned."""
+        self._optimizer.load_state_dict(state_dict["optimizer"])
+
+    @staticmethod
+    def _unwrap(pl_module: Any) -> None:
+        vars(pl_module).pop("training_step", None)
+
+    def _perturb(self, batch: Any, trainer: Any, pl_module: Any) -> Any:
+        """Replace the views of a batch by views of them."""
+        if isinstance(batch, dict):
+            if self.key not in batch:
+                raise ValueError(f"Expected `key` to be one of the batch's, {sorted(batch)}, but got {self.key!r}.")
+            return {**batch, self.key: self._replace(batch[self.key], trainer, pl_module)}
+        if isinstance(batch, (list, tuple)) and batch and not all(map(self._is_input, batch)):
+            return _like(batch, [self._replace(batch[0], trainer, pl_module), *batch[1:]])
+        return self._replace(batch, trainer, pl_module)
+
+    def _replace(self, part: Any, trainer: Any, pl_module: Any) -> Any:
+        """Replace a tensor, or each of a list of tensors, by views; those of one shape in one pass."""
+        inputs = [part] if isinstance(part, Tensor) else part
+        if not isinstance(inputs, (list, tuple)) or not inputs or not all(map(self._is_input, inputs)):
+            shape = ", ".join(("B", str(self.viewmaker.channels), *"DHW"[3 - self.viewmaker.dims :]))
+            raise TypeError(
+                f"Expected `batch` to be a floating point tensor of shape ({shape}), a list of such views, a list or "
+                f"tuple that begins with one of these, or a dictionary with one under `key`, but got {_describe(part)}."
+            )
+        place = (self.seed, trainer.current_epoch, trainer.fit_loop.batch_idx, trainer.global_rank)
+        generator = torch.Generator(inputs[0].device).manual_seed(random.Random(repr(place)).getrandbits(63))
+        budget = self.viewmaker.budget if self.budget is None else float(self.budget(trainer.global_step))
+        views: dict[int, Tensor] = {}
+        for shape in dict.fromkeys(x.shape for x in inputs):
+            alike = [i for i, x in enumerate(inputs) if x.shape == shape]
+            x = torch.cat([inputs[i] for i in alike])
+            view = self._augmentation.perturb(x, self.viewmaker.draw_noise(x, generator), budget=budget)
+            views.update(zip(alike, view.tensor_split(len(alike)), strict=True))
+        outputs = [views[i] for i in range(len(inputs))]
+        self._record(inputs, outputs, budget, pl_module)
+        outputs = [self._augmentation.normalise(view) for view in outputs]
+        return outputs[0] if isinstance(part, Tensor) else _like(part, outputs)
+
+    def _record(self, inputs: Sequence[Tensor], views: Sequence[Tensor], budget: float, pl_module: Any) -> None:
+        with torch.no_grad():
+            realised = torch.cat([distortion(x, view) for x, view in zip(inputs, views, strict=True)]).mean()
+        for name, value in (("distortion", realised), ("budget", budget)):
+            pl_module.log(f"viewmaker/{name}", value, on_step=True, on_epoch=False)
+        if self.draw_every_n_epochs:
+            self._last = inputs[0][:8].detach(), [views[0][:8].detach()]
+
+    def _is_input(self, x: Any) -> bool:
+        return (
+            isinstance(x, Tensor)
+            and x.is_floating_point()
+            and x.ndim == self.viewmaker.dims + 2
+            and x.shape[1] == self.viewmaker.channels
+        )
+
+
+def _like(batch: Sequence[Any], parts: list[Any]) -> Any:
+    """A sequence of the type of a batch, which may be a named tuple."""
+    return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)  # type: ignore[call-arg]
+
+
+def _describe(part: Any) -> str:
+    if isinstance(part, Tensor):
+        return f"a tensor of {part.dtype} and shape {tuple(part.shape)}"
+    if isinstance(part, (list, tuple)):
+        return f"a {type(part).__name__} of {', '.join(map(_describe, part)) or 'nothing'}"
+    return f"a {type(part).__name__}"
