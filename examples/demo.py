@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightly.loss import NTXentLoss
-from lightly.models.modules.heads import SimCLRProjectionHead
+from lightly.utils.debug import std_of_l2_normalized
 from torch import Tensor, nn
 from tqdm import tqdm
 from viewaug.examples.handmade import simclr_pipeline
+from viewaug.examples.objectives import OBJECTIVES, Objective, objective
+from viewaug.examples.original_protocol import Player, alternating_step
 from viewaug.examples.photo_digits import SIZE, PhotoDigits, photo_digits
 
 import viewaug
@@ -85,50 +86,82 @@ def encoder(width: int = 16) -> nn.Sequential:
     )
 
 
-def perturbation(method: str) -> list[str] | str:
-    """What the views of a method do: of "learned" the viewmaker's default, else what the method is called."""
-    steps = ["additive"] if method == "learned" else method.split("+")
-    return steps if len(steps) > 1 else steps[0]
+def parse(method: str) -> tuple[str, str]:
+    """Split the name of a method into its objective, SimCLR's where none is given, and its views."""
+    objective_name, _, views = method.rpartition(":")
+    return objective_name or "simclr", views
 
 
-def fixed_views(method: str, settings: Settings) -> Callable[[Tensor], list[Tensor]]:
+def perturbation(views: str) -> list[str]:
+    """What learned views do: the viewmaker's default, or what they are called."""
+    return ["additive"] if views in ("learned", "original") else views.split("+")
+
+
+def fixed_views(views: str, settings: Settings) -> Callable[[Tensor], Sequence[Tensor]]:
     """Two views of a batch that are not learned."""
-    if method == "handmade":
+    if views == "handmade":
         pipeline = simclr_pipeline(SIZE)
         return lambda x: [pipeline(x), pipeline(x)]
-    if method == "noise":
+    if views == "noise":
         return lambda x: [constrain(x, 2 * torch.rand_like(x) - 1, settings.budget, (0.0, 1.0)) for _ in range(2)]
     return lambda x: [x, x]
+
+
+def training_step(
+    views: str, settings: Settings, model: Objective, viewmaker: viewaug.Viewmaker | None
+) -> tuple[Callable[[Tensor], Tensor], list[torch.optim.Optimizer]]:
+    """Return what trains on a batch and returns the loss, and the optimizers whose rates are to be scheduled."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    sgd = torch.optim.SGD(trained, lr=settings.lr, momentum=0.9, weight_decay=5e-4)
+    optimizer: torch.optim.Optimizer = sgd
+    if views == "original":
+        assert viewmaker is not None
+        adam = torch.optim.Adam(viewmaker.parameters(), lr=settings.viewmaker_lr)
+        players = Player(model, sgd, 1), Player(viewmaker, adam, -1)
+
+        def take_turns(x: Tensor) -> Tensor:
+            return alternating_step(lambda: model(*viewmaker(torch.cat([x, x])).chunk(2)), *players)
+
+        return take_turns, [sgd, adam]
+    make = fixed_views(views, settings)
+    if viewmaker is not None:
+        make = viewaug.AdversarialAugmentation(viewmaker).views
+        optimizer = viewaug.JointOptimizer(sgd, viewmaker.parameters(), lr=settings.viewmaker_lr)
+
+    def step(x: Tensor) -> Tensor:
+        loss = model(*make(x))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return step, [optimizer]
 
 
 def pretrain(
     method: str, seed: int, settings: Settings, images: Tensor, device: str, after_epoch: Callable[[], None]
 ) -> tuple[nn.Sequential, viewaug.Viewmaker | None, dict[str, float]]:
-    """Pretrain an encoder with SimCLR (Chen et al., ICML 2020)."""
+    """Pretrain an encoder, by default with SimCLR (Chen et al., ICML 2020)."""
     torch.manual_seed(seed)
     backbone = encoder().to(memory_format=torch.channels_last).to(device)
     if method == "untrained":
         return backbone, None, {}
-    head = SimCLRProjectionHead(64, 64, 64).to(device)
-    criterion = NTXentLoss(temperature=settings.temperature)
-    base = torch.optim.SGD(
-        [*backbone.parameters(), *head.parameters()], lr=settings.lr, momentum=0.9, weight_decay=5e-4
-    )
-    optimizer: torch.optim.Optimizer = base
-    make: Callable[[Tensor], list[Tensor]]
-    if method not in FIXED:
+    name, views = parse(method)
+    model = objective(name, backbone, 64, settings.temperature).to(device)
+    viewmaker = None
+    if views not in FIXED:
         viewmaker = viewaug.Viewmaker(
-            3, budget=settings.budget, generator=settings.generator, perturbation=perturbation(method)
-        )
-        make = viewaug.AdversarialAugmentation(viewmaker).to(device).views
-        optimizer = viewaug.JointOptimizer(base, viewmaker.parameters(), lr=settings.viewmaker_lr)
-    else:
-        viewmaker, make = None, fixed_views(method, settings)
+            3, budget=settings.budget, generator=settings.generator, perturbation=perturbation(views)
+        ).to(device)
+    step, optimizers = training_step(views, settings, model, viewmaker)
     steps = settings.epochs * (len(images) // settings.batch)
     # Both players' learning rates fall, so that neither runs away from the other at the end.
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / 20) * (1 + math.cos(math.pi * step / steps)) / 2
-    )
+    schedulers = [
+        torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min(1.0, (step + 1) / 20) * (1 + math.cos(math.pi * step / steps)) / 2
+        )
+        for optimizer in optimizers
+    ]
 
     losses: list[Tensor] = []
     start = time.process_time()
@@ -137,14 +170,9 @@ def pretrain(
         for index in torch.randperm(len(images)).split(settings.batch):
             if len(index) < settings.batch:
                 continue
-            x = images[index].to(device, memory_format=torch.channels_last)
-            z0, z1 = head(backbone(torch.cat(make(x)))).chunk(2)
-            loss = criterion(z0, z1)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            scheduler.step()
-            losses.append(loss.detach())
+            losses.append(step(images[index].to(device, memory_format=torch.channels_last)))
+            for scheduler in schedulers:
+                scheduler.step()
         after_epoch()
     final = torch.stack(losses).mean().item()
     return backbone, viewmaker, {"loss": final, "cpu_seconds": time.process_time() - start}
@@ -165,7 +193,9 @@ def probe(backbone: nn.Module, train: PhotoDigits, test: PhotoDigits, device: st
     from threadpoolctl import threadpool_limits
 
     x_train, x_test = (features(backbone, data.images, device) for data in (train, test))
-    scores = {}
+    # 1 if the features point in all directions, 0 if all in the same one
+    spread = std_of_l2_normalized(torch.from_numpy(x_test)).item() * math.sqrt(x_test.shape[1])
+    scores = {"spread": spread}
     for task in TASKS:
         classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
         with threadpool_limits(1):  # each worker has a core
@@ -198,8 +228,15 @@ def table(cells: Sequence[dict[str, Any]]) -> str:
     ]
     lines.append("| task  | " + " | ".join(f"{method:>{width}}" for method in methods) + " |")
     lines.append("| ----- | " + " | ".join("-" * (width - 1) + ":" for _ in methods) + " |")
-    for name, keys in (*((task, (task,)) for task in TASKS), ("mean", TASKS), ("loss", ("loss",))):
-        row, digits = [], 2 if name == "loss" else 1
+    for name, keys in (
+        *((task, (task,)) for task in TASKS),
+        ("mean", TASKS),
+        ("loss", ("loss",)),
+        ("spread", ("spread",)),
+    ):
+        if not any(keys[0] in cell for cell in cells):
+            continue
+        row, digits = [], 2 if name in ("loss", "spread") else 1
         for method in methods:
             found = [cell for cell in cells if cell["method"] == method and keys[0] in cell]
             values = [statistics.mean(cell[key] for key in keys) for cell in found]
@@ -235,7 +272,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         nargs="+",
         default=METHODS,
         metavar="METHOD",
-        help=f"{', '.join(METHODS)}, or learned views of another perturbation, such as colour or spectral+colour+warp",
+        help=f"{', '.join(METHODS)}; original for learned views by the papers' protocol; or learned views of another "
+        "perturbation, such as colour or spectral+colour+warp. With another objective than SimCLR's: byol:learned",
     )
     parser.add_argument("--seeds", type=positive(int), default=3, help="number of seeds, 0 to N-1")
     parser.add_argument("--epochs", type=positive(int), default=defaults.epochs, help="epochs of pretraining")
@@ -253,8 +291,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.images < defaults.batch:
         parser.error(f"argument --images: expected at least one batch of {defaults.batch}, but got {options.images}")
     for method in options.methods:
+        name, views = parse(method)
+        if name not in OBJECTIVES:
+            parser.error(f"argument --methods: expected an objective of {', '.join(OBJECTIVES)}, but got {name}")
         try:
-            method in FIXED or viewaug.Viewmaker(perturbation=perturbation(method))
+            views in FIXED or viewaug.Viewmaker(perturbation=perturbation(views))
         except (TypeError, ValueError) as error:
             parser.error(f"argument --methods: {error}")
     try:
@@ -291,7 +332,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         },
     )
     files = [options.out / "results.json"]
-    learned = [method for method in options.methods if method not in FIXED]
+    learned = [method for method in options.methods if parse(method)[1] not in FIXED]
     if learned:
         files += [draw(options.out, learned[0]), _viewmaker_file(options.out, learned[0], 0)]
     print(f"\n{text}\n", *files, sep="\n")
@@ -341,11 +382,11 @@ def _data(n: int, train: bool) -> PhotoDigits:
 
 
 def _cell_file(out: Path, method: str, seed: int) -> Path:
-    return out / "cells" / f"{method}-{seed}.json"
+    return out / "cells" / f"{method.replace(':', '-')}-{seed}.json"
 
 
 def _viewmaker_file(out: Path, method: str, seed: int) -> Path:
-    name = "viewmaker" if method == "learned" else method
+    name = "viewmaker" if method == "learned" else method.replace(":", "-")
     return out / f"{name}-{seed}.safetensors"
 
 

@@ -11,6 +11,7 @@ from lightly.loss import NTXentLoss
 from torch import Tensor, nn
 from torchvision.models import resnet18
 from viewaug.examples.benchmarks._timing import alternate, environment
+from viewaug.examples.original_protocol import Player, alternating_step
 
 from viewaug import AdversarialAugmentation, JointOptimizer, Viewmaker
 
@@ -61,17 +62,12 @@ def original_step(stem: str, x: Tensor) -> Callable[[], None]:
     model, criterion = encoder(stem), NTXentLoss()
     viewmaker = Viewmaker(generator="reference", constraint="rescale", eps=1e-4)
     players = (
-        (model, viewmaker, torch.optim.SGD(model.parameters(), lr=0.03, momentum=0.9), 1),
-        (viewmaker, model, torch.optim.Adam(viewmaker.parameters(), lr=1e-3), -1),
+        Player(model, torch.optim.SGD(model.parameters(), lr=0.03, momentum=0.9), 1),
+        Player(viewmaker, torch.optim.Adam(viewmaker.parameters(), lr=1e-3), -1),
     )
 
     def step() -> None:
-        for player, other, optimizer, sign in players:
-            player.requires_grad_(True)
-            other.requires_grad_(False)
-            optimizer.zero_grad()
-            (sign * criterion(model(viewmaker(x)), model(viewmaker(x)))).backward()
-            optimizer.step()
+        alternating_step(lambda: criterion(model(viewmaker(x)), model(viewmaker(x))), *players)
 
     return step
 
