@@ -4,7 +4,6 @@ from typing import Any, NoReturn
 
 import torch
 from kornia.augmentation import IntensityAugmentationBase2D
-from kornia.augmentation.random_generator import RandomGeneratorBase
 from torch import Tensor
 
 from viewaug import Viewmaker, reverse_gradient
@@ -68,15 +67,23 @@ class RandomViewmaker(IntensityAugmentationBase2D):
         self.viewmaker = viewmaker
         self.reverse = reverse
         self.flags = {"budget": None}  # the viewmaker's own, which may change
-        self._param_generator = _NoiseGenerator(viewmaker)
         self._checked = False
+
+    def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
+        """Draw the noise, one entry a field, by torch's own generator, as all of kornia does."""
+        batch, drawn = batch_shape[0], 1 if self.same_on_batch else batch_shape[0]
+        return {
+            f"noise_{i}": torch.rand(drawn, *shape, device=self.device, dtype=self.dtype).expand(batch, *shape)
+            for i, shape in enumerate(self.viewmaker.generator.noise_shapes(batch_shape[-2:]))
+        }
 
     def apply_transform(
         self, x: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         if not self._checked and not torch.compiler.is_compiling():
             self._checked = check_values(x, self.viewmaker)
-        noise = tuple(value.to(x) for name, value in params.items() if name.startswith("noise_"))
+        count = sum(name.startswith("noise_") for name in params)
+        noise = tuple(params[f"noise_{i}"].to(x) for i in range(count))
         if noise and len(noise[0]) != len(x):
             raise ValueError(f"Expected `params` of {len(x)} samples, but got those of {len(noise[0])}.")
         if not self.reverse:
@@ -103,22 +110,3 @@ class RandomViewmaker(IntensityAugmentationBase2D):
             f"{type(self).__name__}({self.viewmaker.extra_repr()}, reverse={self.reverse}, p={self.p}, "
             f"p_batch={self.p_batch}, same_on_batch={self.same_on_batch})"
         )
-
-
-class _NoiseGenerator(RandomGeneratorBase):
-    """Draws a viewmaker's noise, one entry a field, by torch's own generator, as all of kornia does."""
-
-    def __init__(self, viewmaker: Viewmaker) -> None:
-        super().__init__()
-        # Not the viewmaker, whose parameters would be registered here once more.
-        self._shapes = viewmaker.generator.noise_shapes
-
-    def make_samplers(self, device: torch.device, dtype: torch.dtype) -> None:
-        self._device, self._dtype = device, dtype
-
-    def forward(self, batch_shape: tuple[int, ...], same_on_batch: bool = False) -> dict[str, Tensor]:
-        batch, drawn = batch_shape[0], 1 if same_on_batch else batch_shape[0]
-        return {
-            f"noise_{i}": torch.rand(drawn, *shape, device=self._device, dtype=self._dtype).expand(batch, *shape)
-            for i, shape in enumerate(self._shapes(batch_shape[-2:]))
-        }

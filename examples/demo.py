@@ -217,32 +217,31 @@ def run_cell(method: str, seed: int, settings: Settings, device: str, out: Path)
 
 
 def table(cells: Sequence[dict[str, Any]]) -> str:
-    """Task x method: mean and standard deviation over the seeds."""
-    methods = list(dict.fromkeys(cell["method"] for cell in cells))
-    width = max(12, *map(len, methods))
+    """Method x task: mean and standard deviation over the seeds."""
     seeds = len({cell["seed"] for cell in cells})
     lines = [
-        "Linear probe accuracy in %, and the contrastive loss at the end: "
+        "Linear probe accuracy in %, the loss at the end, and the spread of the features: "
         f"mean ± standard deviation over {seeds} seed{'s' * (seeds != 1)}",
         "",
     ]
-    lines.append("| task  | " + " | ".join(f"{method:>{width}}" for method in methods) + " |")
-    lines.append("| ----- | " + " | ".join("-" * (width - 1) + ":" for _ in methods) + " |")
-    for name, keys in (
-        *((task, (task,)) for task in TASKS),
-        ("mean", TASKS),
-        ("loss", ("loss",)),
-        ("spread", ("spread",)),
-    ):
-        if not any(keys[0] in cell for cell in cells):
-            continue
-        row, digits = [], 2 if name in ("loss", "spread") else 1
-        for method in methods:
+    methods = list(dict.fromkeys(cell["method"] for cell in cells))
+    width = max(9, *map(len, methods))
+    columns = (
+        *((task, (task,), 1) for task in TASKS),
+        ("mean", TASKS, 1),
+        ("loss", ("loss",), 2),
+        ("spread", ("spread",), 2),
+    )
+    lines.append(f"| {'views':{width}} | " + " | ".join(f"{name:>12}" for name, _, _ in columns) + " |")
+    lines.append(f"| {'-' * width} | " + " | ".join("-----------:" for _ in columns) + " |")
+    for method in methods:
+        row = []
+        for _, keys, digits in columns:
             found = [cell for cell in cells if cell["method"] == method and keys[0] in cell]
             values = [statistics.mean(cell[key] for key in keys) for cell in found]
             spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-            row.append((f"{statistics.mean(values):.{digits}f}{spread}" if values else "").rjust(width))
-        lines.append(f"| {name:5} | " + " | ".join(row) + " |")
+            row.append((f"{statistics.mean(values):.{digits}f}{spread}" if values else "").rjust(12))
+        lines.append(f"| {method:{width}} | " + " | ".join(row) + " |")
     return "\n".join(lines)
 
 

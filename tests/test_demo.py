@@ -69,6 +69,38 @@ def test_demo_runs_and_goes_on(tmp_path, capsys, monkeypatch):
     assert "other settings" in capsys.readouterr().err
 
 
+def test_methods(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(  # in this process
+        demo, "_run_all", lambda cells, *rest: [demo.run_cell(*cell, *rest[:-1]) for cell in cells]
+    )
+    assert main([*QUICK, "--out", str(tmp_path), "--methods", "colour", "none"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^\| task  \| +colour \| +none \|$", printed, re.MULTILINE)
+    names = {"cells", "colour-0.safetensors", "results.json", "views.png"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert viewaug.load(tmp_path / "colour-0.safetensors").config["perturbation"] == "colour"
+    cells = json.loads((tmp_path / "results.json").read_text())["cells"]
+    assert [cell["method"] for cell in cells] == ["colour", "none"]
+
+
+def test_table():
+    cells = [
+        {"method": "spectral+colour+warp", "seed": 0, "photo": 10.0, "digit": 20.0, "loss": 1.0},
+        {"method": "spectral+colour+warp", "seed": 1, "photo": 20.0, "digit": 20.0, "loss": 1.5},
+        {"method": "untrained", "seed": 0, "photo": 7.0, "digit": 8.0},
+    ]
+    title, _, *lines = demo.table(cells).splitlines()
+    assert title.endswith("2 seeds")
+    assert len({len(line) for line in lines}) == 1
+    assert [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "--" not in line] == [
+        ["task", "spectral+colour+warp", "untrained"],
+        ["photo", "15.0 ± 7.1", "7.0"],
+        ["digit", "20.0 ± 0.0", "8.0"],
+        ["mean", "17.5 ± 3.5", "7.5"],
+        ["loss", "1.25 ± 0.35", ""],
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -77,12 +109,19 @@ def test_demo_runs_and_goes_on(tmp_path, capsys, monkeypatch):
         (["demo", "--images", "5"], "--images"),
         (["demo", "--device", "abacus"], "--device"),
         (["demo", "--generator", "unet"], "--generator"),
+        (["demo", "--methods"], "--methods"),
+        (["demo", "--methods", "none", "dance"], "--methods: Expected `perturbation` to be one of"),
+        (["demo", "--methods", "none", "dance"], "'dance'"),
+        (["demo", "--methods", "warp+dance"], "'dance'"),
+        (["demo", "--methods", "gain"], "Gain"),  # of waveforms
+        (["demo", "--methods", "kornia"], "'kornia'"),  # which needs options
         (["dance"], "dance"),
     ],
 )
 def test_bad_arguments(arguments, message, capsys):
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as error:
         main(arguments)
+    assert error.value.code == 2
     assert message in capsys.readouterr().err
 
 
@@ -128,12 +167,3 @@ def test_readme_shows_the_results_that_are_kept():
     root = Path(__file__).parents[1]
     cells = json.loads((root / "examples" / "results" / "demo.json").read_text())["cells"]
     assert demo.table(cells) in (root / "README.md").read_text()
-
-
-def test_view_grid_errors():
-    from viewaug.plots import view_grid
-
-    x = torch.rand(2, 3, 4, 4)
-    for arguments, name in (((x[:, :2], [x]), "`x`"), ((x, []), "`views`"), ((x, [x[:1]]), "`views`")):
-        with pytest.raises(ValueError, match=name):
-            view_grid(*arguments)

@@ -2,17 +2,19 @@
 
 import copy
 import io
+import itertools
 import pickle
 
 import kornia.augmentation as K
 import pytest
 import torch
 import torch.nn.functional as F
+from kornia.constants import DataKey
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from viewaug.adapters.kornia import RandomViewmaker
 
 from viewaug import JointOptimizer, Viewmaker, distortion
-from viewaug.adapters.kornia import RandomViewmaker
 
 SMALL = {"fast": {"width": 8, "depth": 2}, "reference": {"generator": "reference", "blocks": 2}}
 MOVING = {
@@ -179,11 +181,17 @@ class TestContract:
 
     def test_budget_of_a_call(self):
         op, x = make(), images()
+        # A number, or one per sample.
         for budget, expected in ((0.02, budgets(*[0.02] * 4)), (budgets(0.01, 0.02, 0.03, 0.1),) * 2):
             torch.testing.assert_close(distortion(x, op(x, budget=budget)), expected, rtol=1e-4, atol=1e-7)
         torch.testing.assert_close(distortion(x, op(x)), budgets(*[0.05] * 4))  # not kept
         op.viewmaker.budget = 0.1
         torch.testing.assert_close(distortion(x, op(x)), budgets(*[0.1] * 4))
+
+    def test_budget_of_a_call_of_a_container(self):
+        x = images()
+        pipeline = K.AugmentationSequential(make(), extra_args={DataKey.INPUT: {"budget": 0.01}})
+        torch.testing.assert_close(distortion(x, pipeline(x)), budgets(*[0.01] * 4), rtol=1e-4, atol=1e-7)
 
     def test_budget_of_a_call_with_skipped_rows(self):
         op, x, budget = make(p=0.5), images(), budgets(0.01, 0.02, 0.03, 0.1)
@@ -237,7 +245,7 @@ class TestContract:
         [
             ((images() - 0.5) / 0.2, ValueError, "value range.*normalised"),
             (torch.full((2, 3, 8, 8), float("nan")), ValueError, "finite"),
-            (torch.full((2, 3, 8, 8), 1, dtype=torch.uint8), TypeError, "dtype|floating"),
+            (torch.full((2, 3, 8, 8), 1, dtype=torch.uint8), TypeError, "Got torch.uint8"),
             (images(2, 1, 8, 8), ValueError, r"\(B, 3, H, W\), but got \(2, 1, 8, 8\)"),
             (images(8, 8), ValueError, r"\(B, 3, H, W\)"),
         ],
@@ -303,7 +311,7 @@ class TestReplay:
         x = images(*(2, 3, 4, 19, 26) if name == "BCTHW" else VIDEO.get(name, (3, 3, 19, 26)))
         kept = x.clone()
         views, params = [], []
-        for _ in range(3):
+        for _ in range(2):
             views.append(pipeline(x))
             params.append(pipeline._params)
         assert torch.equal(x, kept)
@@ -377,10 +385,12 @@ class TestReplay:
     def test_another_image_size(self):
         op = make()
         op(images())
-        fails_with(ValueError, "`params`|`noise`", op, images(4, 3, 32, 32), params=op._params)
+        fails_with(
+            ValueError, r"`noise` to have the shapes .*\(4, 4, 8, 8\)", op, images(4, 3, 32, 32), params=op._params
+        )
 
     def test_after_a_plain_module_that_resizes(self):
-        fails_with(ValueError, "`params`|`noise`", K.AugmentationSequential(Grow(), make()), images())
+        fails_with(ValueError, "`noise` to have the shapes", K.AugmentationSequential(Grow(), make()), images())
         fails_with(ValueError, "`params`", K.AugmentationSequential(Twice(), make()), images())
 
     @pytest.mark.parametrize(
@@ -483,11 +493,6 @@ class TestDataKeys:
         pipeline = K.AugmentationSequential(video, data_keys=["input", "mask"])
         fails_with(ValueError, "data_keys", pipeline, images(2, 3, 3, 12, 16), torch.ones(2, 3, 1, 12, 16))
 
-    def test_moving_perturbations_are_refused_beside_masks_of_patches(self):
-        patches = K.PatchSequential(make(perturbation="warp"), grid_size=(2, 2), patchwise_apply=False)
-        pipeline = K.AugmentationSequential(patches, data_keys=["input", "mask"])
-        fails_with(ValueError, "data_keys", pipeline, images(2, 3, 12, 16), torch.ones(2, 1, 12, 16))
-
     @pytest.mark.parametrize("name", MOVING)
     def test_moving_perturbations_run_with_labels_or_alone(self, name):
         x, labels = images(2, 3, 12, 16), annotations()["class"]
@@ -498,7 +503,7 @@ class TestDataKeys:
         assert torch.equal(out, labels)
 
     @pytest.mark.parametrize(
-        "perturbation", ["spectral", ["colour", "gain"], {"name": "kornia", "op": "RandomSharpness", "sharpness": 0.5}]
+        "perturbation", ["spectral", ["colour", "blur"], {"name": "kornia", "op": "RandomSharpness", "sharpness": 0.5}]
     )
     def test_other_perturbations_are_not_refused(self, perturbation):
         x, mask = images(2, 3, 12, 16), annotations()["mask"]
@@ -533,7 +538,8 @@ class TestAdversary:
         names = [*(name for name, _ in pipeline.named_parameters()), "input"]
         for name, a, b in zip(names, reversed_, plain, strict=True):
             torch.testing.assert_close(a, -b if "viewmaker" in name else b, rtol=1e-9, atol=1e-14, msg=name)
-            if not (generator == "reference" and name.endswith("conv.bias")):  # instance norms cancel those
+            # Instance norms cancel a constant that comes before them.
+            if not (generator == "reference" and name.endswith(("conv.bias", "conv2.norm.bias"))):
                 assert b.abs().max() > 1e-6, name
 
     def test_gradients_of_two_viewmakers(self):
@@ -562,7 +568,7 @@ class TestAdversary:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        rises = [later > earlier for earlier, later in zip(losses, losses[1:], strict=False)]
+        rises = [later > earlier for earlier, later in itertools.pairwise(losses)]
         assert rises == [reverse] * 9
 
     def test_every_parameter_learns_in_a_whole_pipeline(self):
@@ -581,26 +587,34 @@ class TestAdversary:
         assert all(p.grad.abs().max() > 1e-8 for p in op.parameters())
 
     def test_both_players_learn(self):
-        x = images(32, 3, 8, 8)
-        labels = (x.mean((1, 2, 3)) > x.mean()).long()
-        encoder = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
-        op = make()
-        pipeline = K.AugmentationSequential(K.RandomHorizontalFlip(), op)
-        before = copy.deepcopy((encoder, pipeline))
-        optimizer = JointOptimizer(torch.optim.Adam(encoder.parameters(), lr=0.05), pipeline.parameters(), lr=0.01)
-        for _ in range(20):
-            loss = F.cross_entropy(encoder((pipeline(x) - 0.5) / 0.1), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+        """An encoder lowers its loss against a viewmaker, and lowers it further if that one does not play."""
 
-        def loss_of(encoder: nn.Module, pipeline: nn.Module) -> float:
-            torch.manual_seed(1)
-            with torch.no_grad():
-                return F.cross_entropy(encoder((pipeline(x) - 0.5) / 0.1), labels).item()
+        def play(seed: int, lr: float, reverse: bool = True) -> tuple[float, float, float]:
+            torch.manual_seed(seed)
+            x = images(32, 3, 8, 8)
+            labels = (x.mean((1, 2, 3)) > x.mean()).long()
+            head = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+            encoder = nn.Sequential(nn.Conv2d(3, 8, 3), head)
+            pipeline = K.AugmentationSequential(K.RandomHorizontalFlip(), make(reverse=reverse))
+            start = [p.detach().clone() for p in pipeline.parameters()]
+            optimizer = JointOptimizer(torch.optim.Adam(encoder.parameters(), lr=0.05), pipeline.parameters(), lr=lr)
+            losses = []
+            for _ in range(20):
+                loss = F.cross_entropy(encoder((pipeline(x) - 0.5) / 0.1), labels)
+                losses.append(loss.item())
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            moved = max((a - b).abs().max().item() for a, b in zip(start, pipeline.parameters(), strict=True))
+            return losses[0], sum(losses[-5:]) / 5, moved
 
-        assert loss_of(encoder, before[1]) < loss_of(*before)  # the encoder has learned to withstand an untrained one,
-        assert loss_of(encoder, pipeline) > 1.1 * loss_of(encoder, before[1])  # the viewmaker to harm this encoder.
+        played = {}
+        for name, options in {"against": (0.01,), "idle": (0.0,), "along": (0.01, False)}.items():
+            first, last, moved = torch.tensor([play(seed, *options) for seed in range(4)]).mean(0).tolist()
+            assert last < 0.6 * first
+            assert (moved > 0.01) == (name != "idle")
+            played[name] = last
+        assert played["along"] < played["idle"] < played["against"]
 
     def test_frozen(self):
         op = make()
@@ -651,7 +665,7 @@ class TestModule:
         op, x = make(p=0.5), images().requires_grad_()
         pipeline = K.AugmentationSequential(op)
         pipeline(x)
-        left = [*op._params.values(), *(v for item in pipeline._params for v in item.data.values())]
+        left = [value for value in op._params.values() if isinstance(value, torch.Tensor)]
         left += [v for module in pipeline.modules() for v in vars(module).values() if isinstance(v, torch.Tensor)]
         assert left
         assert not any(value.requires_grad for value in left)
@@ -703,6 +717,10 @@ class TestModule:
         torch.testing.assert_close(distortion(x, op(x)), budgets(*[0.05] * 4))
 
 
+def tiny(**options) -> RandomViewmaker:
+    return RandomViewmaker(Viewmaker(width=4, depth=1), **options)
+
+
 def compiled(module: nn.Module):
     torch._dynamo.reset()
     return torch.compile(module, fullgraph=True, backend="aot_eager")
@@ -717,9 +735,8 @@ class TestTransforms:
         params = {**op._params, "batch_prob": torch.tensor([1.0, 0.0])}
         assert torch.autograd.gradcheck(lambda x: op(x, params=params), x, fast_mode=True)
 
-    @pytest.mark.parametrize("generator", SMALL)
-    def test_compile_with_given_params(self, generator):
-        op, x = make(generator=generator), images(2, 3, 9, 14).requires_grad_()
+    def test_compile_with_given_params(self):
+        op, x = tiny(), images(2, 3, 9, 14).requires_grad_()
         view, params = op(x), op._params
         (expected,) = torch.autograd.grad(view.square().sum(), x)
         again = compiled(op)(x, params=params)
@@ -727,19 +744,23 @@ class TestTransforms:
         (grad,) = torch.autograd.grad(again.square().sum(), x)
         torch.testing.assert_close(grad, expected, rtol=1e-3, atol=1e-4)
 
-    @pytest.mark.parametrize("p", [0.5, 1.0])
-    def test_compile_with_drawing_inside(self, p):
-        op, x = make(p=p), images(8, 3, 9, 14)
+    def test_compile_with_drawing_inside(self):
+        op, x = tiny(p=0.5), images(8, 3, 9, 14)
         run = compiled(op)
         view = run(x)
+        assert 0 < op._params["batch_prob"].sum() < 8
         torch.testing.assert_close(distortion(x, view), 0.05 * op._params["batch_prob"], rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(op(x, params=op._params), view, rtol=0, atol=1e-5)
+        params = op._params
         assert not torch.equal(run(x), view)
         view.square().sum().backward()
-        assert all(p.grad.abs().max() > 0 for p in op.parameters())
+        grads = [p.grad for p in op.parameters()]
+        op.zero_grad()
+        op(x, params=params).square().sum().backward()
+        torch.testing.assert_close(grads, [p.grad for p in op.parameters()], rtol=1e-3, atol=1e-4)
 
     def test_compile_of_a_container(self):
-        pipeline, x = K.AugmentationSequential(K.RandomHorizontalFlip(), make()), images()
+        pipeline, x = K.AugmentationSequential(K.RandomHorizontalFlip(), tiny()), images()
         view = compiled(pipeline)(x)
         torch.testing.assert_close(pipeline(x, params=pipeline._params), view, rtol=0, atol=1e-5)
 

@@ -723,7 +723,7 @@ class TestErrors:
 
     def test_rescale_coefficients_is_for_spectral_alone(self):
         with pytest.raises(ValueError, match="`perturbation` to be 'spectral'"):
-            make(["spectral"], constraint="rescale_coefficients")
+            make(["spectral", "additive"], constraint="rescale_coefficients")
 
     def test_a_perturbation_may_serve_two_viewmakers(self):
         for spec in (["additive", "mask"], SHARPNESS, "colour"):
@@ -929,7 +929,7 @@ class TestCheckpoints:
             ({"name": "mask", "patch": 4}, "mask"),
             ({"name": "mask", "patch": 8}, {"name": "mask", "patch": 8}),
             (["additive", {"name": "blur", "sigma": 2.0}], ["additive", {"name": "blur", "sigma": 2.0}]),
-            (("gain", ["filter"]), ["gain", ["filter"]]),
+            (("gain", ["filter"]), ["gain", ["filter", "gain"]]),
             (SHARPNESS, SHARPNESS),
         ],
         ids=str,

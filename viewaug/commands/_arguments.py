@@ -16,3 +16,11 @@ def positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
 
     convert.__name__ = kind.__name__
     return convert
+
+
+def seed(text: str) -> int:
+    """Convert text to a seed of a random generator."""
+    value = int(text)
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"expected a seed from 0 to 2^63 - 1, but got {text}")
+    return value

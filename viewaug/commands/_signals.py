@@ -45,7 +45,9 @@ def read_signals(folder: Path, viewmaker: Viewmaker, count: int, size: int | Non
     for file in files:
         try:
             signal = readers[file.suffix.lower()](file, viewmaker)
-        except (OSError, RuntimeError, ValueError) as error:
+        except ImportError:
+            raise
+        except Exception as error:  # broken files make their readers raise all sorts
             raise ValueError(f"{file} cannot be read: {error}") from error
         if signal.ndim == viewmaker.dims:
             signal = signal[None]
@@ -67,7 +69,9 @@ def read_signals(folder: Path, viewmaker: Viewmaker, count: int, size: int | Non
 def _read_image(file: Path, viewmaker: Viewmaker) -> Tensor:
     from PIL import Image
 
-    with Image.open(file) as image:
+    with Image.open(file) as opened:
+        # PIL would clip 16 bits instead of scaling them
+        image = opened.point(lambda value: value / 256, "L") if opened.mode.startswith("I;16") else opened
         mode = "RGB" if viewmaker.channels == 3 else "L"
         pixels = torch.frombuffer(bytearray(image.convert(mode).tobytes()), dtype=torch.uint8)
         unit = pixels.reshape(image.height, image.width, -1).permute(2, 0, 1) / 255

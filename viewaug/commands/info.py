@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import viewaug
-from viewaug.commands._arguments import positive
+from viewaug.commands._arguments import positive, seed
 from viewaug.commands._signals import read_signals
 
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--count", type=positive(int), default=64, help="inputs to measure on")
     parser.add_argument("--size", type=positive(int), help="side or length; None: that of the smallest input, or 32")
-    parser.add_argument("--seed", type=int, default=0, help="of the noise")
+    parser.add_argument("--seed", type=seed, default=0, help="of the noise")
     options = parser.parse_args(arguments)
     try:
         viewmaker = viewaug.load(options.checkpoint).float()

@@ -8,7 +8,7 @@ import torch
 
 import viewaug
 from viewaug._files import replacing
-from viewaug.commands._arguments import positive
+from viewaug.commands._arguments import positive, seed
 from viewaug.commands._signals import read_signals
 
 
@@ -26,8 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--views", type=positive(int), default=3, help="views of each, by different noise")
     parser.add_argument("--size", type=positive(int), help="side of images, or length of waveforms; None: the smallest")
     parser.add_argument("--amplify", type=positive(float), default=5.0, help="factor of the differences")
-    parser.add_argument("--seed", type=int, default=0, help="of the noise")
+    parser.add_argument("--seed", type=seed, default=0, help="of the noise")
     options = parser.parse_args(arguments)
+    if not options.out.suffix:
+        parser.error(f"argument --out: expected a file name with a suffix, such as grid.png, but got {options.out}")
     try:
         from viewaug.plots import view_grid
 

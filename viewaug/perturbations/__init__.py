@@ -93,7 +93,8 @@ def build(spec: Spec) -> Perturbation:
                 f"Expected `perturbation` to hold options of {name!r}, but got {options}: {error}"
             ) from error
     if isinstance(spec, Sequence):
-        return Sequential([build(step) for step in spec])
+        steps = [build(step) for step in spec]
+        return steps[0] if len(steps) == 1 else Sequential(steps)
     raise TypeError(
         f"Expected `perturbation` to be a name, a mapping, a perturbation or a list, but got {type(spec).__name__}."
     )

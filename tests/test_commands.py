@@ -1,0 +1,429 @@
+"""``viewaug views`` and ``viewaug info``: what they read, write, print and refuse."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+import viewaug
+from viewaug import plots
+from viewaug.cli import main
+from viewaug.perturbations import PERTURBATIONS
+
+PNG = b"\x89PNG"
+
+
+def array(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).random(shape, dtype=np.float32)
+
+
+def picture(file: Path, width: int, height: int, channels: int = 3) -> np.ndarray:
+    pixels = (255 * array(height, width, channels)).astype(np.uint8)
+    Image.fromarray(pixels.squeeze()).save(file)
+    return pixels
+
+
+def checkpoint(folder: Path, dtype: torch.dtype = torch.float32, **options) -> Path:
+    torch.manual_seed(0)
+    viewaug.save(viewaug.Viewmaker(**options).to(dtype), folder / "viewmaker.safetensors")
+    return folder / "viewmaker.safetensors"
+
+
+def pictures(folder: Path) -> None:
+    picture(folder / "a.png", 40, 30)
+    picture(folder / "b.JPG", 24, 50, channels=1)
+
+
+def sounds(folder: Path) -> None:
+    soundfile.write(folder / "a.wav", array(100) - 0.5, 8000)
+    soundfile.write(folder / "b.flac", array(90, 2) - 0.5, 8000)
+
+
+def arrays(*shapes: tuple[int, ...]):
+    def write(folder: Path) -> None:
+        for shape in shapes:
+            np.save(folder / f"{len(shape)}.npy", array(*shape))
+
+    return write
+
+
+# What a viewmaker takes, what writes files of it, and the batch that comes of them.
+KINDS = {
+    "colour": ({}, pictures, (2, 3, 24, 24)),
+    "grey": ({"channels": 1}, pictures, (2, 1, 24, 24)),
+    "signed": ({"value_range": (-1, 1)}, pictures, (2, 3, 24, 24)),
+    "reference": ({"generator": "reference"}, pictures, (2, 3, 24, 24)),
+    "waveform": ({"channels": 1, "dims": 1, "value_range": (-1, 1)}, sounds, (2, 1, 90)),
+    "spectrogram": ({"channels": 1, "value_range": None}, arrays((12, 9), (1, 10, 11)), (2, 1, 10, 9)),
+    "bands": ({"channels": 13}, arrays((13, 6, 5)), (1, 13, 6, 5)),
+    "series": ({"channels": 12, "dims": 1, "value_range": None}, arrays((12, 40)), (1, 12, 40)),
+    "volume": ({"channels": 1, "dims": 3}, arrays((4, 6, 5), (1, 5, 6, 4)), (2, 1, 4, 6, 4)),
+}
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    (tmp_path / "inputs").mkdir()
+    (tmp_path / "inputs" / "notes.txt").write_text("neither an image nor a sound")
+    return tmp_path / "inputs"
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The arguments that view_grid is called with."""
+    calls, view_grid = [], plots.view_grid
+
+    def spy(x, views, **options):
+        calls.append({"x": x, "views": views, **options})
+        return view_grid(x, views, **options)
+
+    monkeypatch.setattr(plots, "view_grid", spy)
+    return calls
+
+
+def arguments(command: str, file: Path, inputs: Path, *more: object) -> list[str]:
+    out = ["--out", inputs.parent / "grid.png"] if command == "views" else []
+    return [str(argument) for argument in (command, "--checkpoint", file, "--images", inputs, *out, *more)]
+
+
+def refused(line: list[str], capsys) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as error:
+        main(line)
+    printed = capsys.readouterr()
+    assert not printed.out
+    return error.value.code, printed.err
+
+
+def told(capsys) -> dict[str, str]:
+    lines = capsys.readouterr().out.splitlines()
+    return {line[:14].rstrip(): line[15:] for line in lines}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reads_what_the_viewmaker_takes(inputs, drawn, capsys, kind):
+    options, write, shape = KINDS[kind]
+    write(inputs)
+    file, out = checkpoint(inputs.parent, **options), inputs.parent / "grid.png"
+    assert main(arguments("views", file, inputs)) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    assert out.read_bytes().startswith(PNG)
+    assert {path.name for path in inputs.parent.iterdir()} == {"grid.png", "inputs", file.name}
+    (call,) = drawn
+    assert call["x"].shape == shape
+    assert call["value_range"] == viewaug.load(file).value_range
+    assert call["amplify"] == 5
+    assert len(call["views"]) == 3
+    for view in call["views"]:
+        torch.testing.assert_close(viewaug.distortion(call["x"], view), torch.full((len(view),), 0.05))
+    assert not torch.equal(*call["views"][:2])
+
+    assert main(arguments("info", file, inputs)) == 0
+    size = "x".join(map(str, shape[1:]))
+    expected = f"mean 0.05, from 0.05 to 0.05, of {shape[0]} views of {size} from {inputs}"
+    assert told(capsys)["distortion"] == expected
+
+
+@pytest.mark.parametrize("value_range", [(0, 1), (-1, 1), (0, 255)])
+def test_values_of_images(inputs, drawn, value_range):
+    pixels = np.stack([picture(inputs / f"{i}.png", 12, 12) for i in range(2)])
+    main(arguments("views", checkpoint(inputs.parent, value_range=value_range), inputs, "--views", 1))
+    unit = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
+    low, high = value_range
+    torch.testing.assert_close(drawn[0]["x"], low + (high - low) * unit)
+
+
+def test_values_of_converted_images(inputs, drawn):
+    picture(inputs / "a.png", 12, 12)
+    grey = torch.from_numpy(picture(inputs / "b.png", 12, 12, channels=1).squeeze()) / 255
+    main(arguments("views", checkpoint(inputs.parent), inputs))
+    torch.testing.assert_close(drawn[0]["x"][1], grey.expand(3, -1, -1))
+    main(arguments("views", checkpoint(inputs.parent, channels=1), inputs))
+    luma = torch.from_numpy(np.array(Image.open(inputs / "a.png").convert("L"))) / 255
+    torch.testing.assert_close(drawn[1]["x"], torch.stack([luma, grey])[:, None])
+
+
+def test_sixteen_bit_images_keep_their_contrast(inputs, drawn):
+    levels = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    Image.fromarray(levels).save(inputs / "a.png")
+    main(arguments("views", checkpoint(inputs.parent, channels=1), inputs))
+    torch.testing.assert_close(drawn[0]["x"][0, 0].numpy(), levels.astype(np.float32) / 65535, rtol=0, atol=1 / 255)
+
+
+def test_values_of_sounds_and_arrays(inputs, drawn):
+    sounds(inputs)
+    file = checkpoint(inputs.parent, channels=1, dims=1, value_range=None)
+    main(arguments("views", file, inputs, "--size", 51, "--views", 1))
+    stereo = array(90, 2)[19:70].mean(1) - 0.5  # the middle
+    torch.testing.assert_close(drawn[0]["x"][1, 0].numpy(), stereo, rtol=0, atol=1e-4)
+    for sound in (*inputs.glob("*.wav"), *inputs.glob("*.flac")):
+        sound.unlink()
+    np.save(inputs / "a.npy", array(1, 8).astype(np.float64))
+    main(arguments("views", file, inputs))
+    assert drawn[1]["x"].dtype == torch.float32
+    assert np.array_equal(drawn[1]["x"][0].numpy(), array(1, 8))
+
+
+@pytest.mark.parametrize("name", [*PERTURBATIONS, "spectral+mask"])
+def test_every_perturbation(inputs, drawn, name):
+    specs = {"kornia": {"name": "kornia", "op": "RandomSharpness", "sharpness": 0.5}, "spectral+mask": name.split("+")}
+    dims = 1 if name in PERTURBATIONS and 2 not in PERTURBATIONS[name].dims else 2
+    np.save(inputs / "a.npy", array(3, *(16,) * dims))
+    file = checkpoint(inputs.parent, dims=dims, perturbation=specs.get(name, name))
+    assert main(arguments("views", file, inputs, "--views", 1)) == 0
+    realised = viewaug.distortion(drawn[0]["x"], drawn[0]["views"][0])
+    assert 1e-4 < realised <= 0.05 + 1e-6
+    assert (inputs.parent / "grid.png").read_bytes().startswith(PNG)
+
+
+def test_options_of_views(inputs, drawn):
+    for name in "cab":
+        picture(inputs / f"{name}.png", 12 + ord(name) % 3, 12)
+    file = checkpoint(inputs.parent)
+    main(arguments("views", file, inputs, "--count", 2, "--views", 1, "--size", 10, "--amplify", 2.5))
+    main(arguments("views", file, inputs, "--count", 9, "--views", 1))
+    (few, all_of_them) = drawn
+    assert few["x"].shape == (2, 3, 10, 10)
+    assert len(few["views"]) == 1
+    assert few["amplify"] == 2.5
+    assert all_of_them["x"].shape == (3, 3, 12, 12)
+    first = torch.from_numpy(np.array(Image.open(inputs / "a.png"))).permute(2, 0, 1)[:, :, :12] / 255  # 13 wide
+    torch.testing.assert_close(all_of_them["x"][0], first)
+
+
+def test_seed(inputs, drawn):
+    picture(inputs / "a.png", 12, 12)
+    file, figures = checkpoint(inputs.parent), []
+    for seed in (1, 1, 2):
+        main(arguments("views", file, inputs, "--seed", seed))
+        figures.append((inputs.parent / "grid.png").read_bytes())
+    assert figures[0] == figures[1] != figures[2]
+    noise = viewaug.load(file).draw_noise(drawn[0]["x"], torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.equal(viewaug.load(file)(drawn[0]["x"], noise), drawn[0]["views"][0])
+
+
+@pytest.mark.parametrize(("name", "start"), [("new/deep/grid.pdf", b"%PDF"), ("grid.svg", b"<?xml"), ("g.PNG", PNG)])
+def test_formats(inputs, capsys, name, start):
+    picture(inputs / "a.png", 8, 8)
+    out = inputs.parent / name
+    main(arguments("views", checkpoint(inputs.parent), inputs, "--out", out, "--views", 1))
+    assert out.read_bytes().startswith(start)
+    assert capsys.readouterr().out == f"{out}\n"
+
+
+def test_a_failing_run_leaves_the_old_figure(inputs, capsys, monkeypatch):
+    picture(inputs / "a.png", 8, 8)
+    out = inputs.parent / "grid.png"
+    out.write_bytes(b"old")
+
+    def fail(figure, file, **options):
+        Path(file).write_bytes(b"half a fig")
+        assert out.read_bytes() == b"old"
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    code, error = refused(arguments("views", checkpoint(inputs.parent), inputs), capsys)
+    assert code == 1
+    assert error == "viewaug views: no space left\n"
+    assert out.read_bytes() == b"old"
+    assert {path.name for path in inputs.parent.iterdir()} == {"grid.png", "inputs", "viewmaker.safetensors"}
+
+
+@pytest.mark.parametrize("command", ["views", "info"])
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--checkpoint", "absent.safetensors"], "absent.safetensors"),
+        (["--checkpoint", "inputs/notes.txt"], "notes.txt"),
+        (["--checkpoint", "inputs"], "inputs"),
+        (["--images", "absent"], "absent"),
+        (["--images", "inputs/notes.txt"], "notes.txt"),
+        (["--images", "."], ".png"),  # a folder without inputs
+        (["--count", "0"], "--count"),
+        (["--count", "-1"], "--count"),
+        (["--count", "two"], "--count"),
+        (["--size", "0"], "--size"),
+        (["--size", "1.5"], "--size"),
+        (["--seed", "x"], "--seed"),
+        (["--seed", str(2**70)], "seed"),
+        (["--dance"], "--dance"),
+    ],
+)
+def test_bad_arguments(inputs, capsys, monkeypatch, command, more, message):
+    picture(inputs / "a.png", 8, 8)
+    monkeypatch.chdir(inputs.parent)
+    code, error = refused(arguments(command, checkpoint(inputs.parent), inputs, *more), capsys)
+    assert code in (1, 2)
+    assert message in error.splitlines()[-1]
+    assert error.splitlines()[-1].startswith(f"viewaug {command}: ")
+    assert not Path("grid.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--views", "0"], "--views"),
+        (["--amplify", "0"], "--amplify"),
+        (["--amplify", "-2"], "--amplify"),
+        (["--amplify", "nan"], "--amplify"),
+        (["--amplify", "inf"], "--amplify"),
+        (["--out", "grid.xyz"], "'xyz'"),
+        (["--out", "grid"], "grid"),  # no suffix
+        (["--out", "inputs/a.png/grid.png"], "inputs/a.png"),  # no folder
+    ],
+)
+def test_bad_arguments_of_views(inputs, capsys, monkeypatch, more, message):
+    picture(inputs / "a.png", 8, 8)
+    monkeypatch.chdir(inputs.parent)
+    code, error = refused(arguments("views", checkpoint(inputs.parent), inputs, *more), capsys)
+    assert code in (1, 2)
+    assert message in error.splitlines()[-1]
+    assert str(os.getpid()) not in error
+    assert {path.name for path in Path().iterdir()} == {"inputs", "viewmaker.safetensors"}
+
+
+@pytest.mark.parametrize("required", ["--checkpoint", "--images", "--out"])
+def test_what_views_requires(inputs, capsys, required):
+    line = arguments("views", checkpoint(inputs.parent), inputs)
+    at = line.index(required)
+    code, error = refused(line[:at] + line[at + 2 :], capsys)
+    assert code == 2
+    assert required in error.splitlines()[-1]
+
+
+def npy(file: Path, content: np.ndarray) -> None:
+    np.save(file, content, allow_pickle=True)
+
+
+def cut(file: Path, start: int, length: int, by: bytes = b"") -> None:
+    """Write a picture with some bytes replaced."""
+    picture(file, 30, 30)
+    content = file.read_bytes()
+    file.write_bytes(content[:start] + by + content[start + length :])
+
+
+BROKEN = {
+    "text.png": lambda file: file.write_text("no image"),
+    "empty.png": lambda file: file.write_bytes(b""),
+    "truncated.png": lambda file: cut(file, 1000, 10**6),
+    "chunk.png": lambda file: cut(file, 33, 4, b"\0\0\0\n"),  # the wrong length of the first chunk of pixels
+    "huge.bmp": lambda file: cut(file, 18, 8, b"\0\0\1\0" * 2),  # 65536 x 65536 pixels
+    "truncated.jpg": lambda file: cut(file, 300, 10**6),
+    "folder.png": lambda file: file.mkdir(),
+    "channels.npy": lambda file: npy(file, array(4, 8, 8)),
+    "grey.npy": lambda file: npy(file, array(8, 8)),
+    "batch.npy": lambda file: npy(file, array(1, 3, 8, 8)),
+    "text.npy": lambda file: file.write_text("no array"),
+    "empty.npy": lambda file: file.write_bytes(b""),
+    "header.npy": lambda file: file.write_bytes(b"\x93NUMPY\1\0\n\0{'descr': "),
+    "truncated.npy": lambda file: file.write_bytes(b"\x93NUMPY\1\0v\0{'descr'"),
+    "pickle.npy": lambda file: npy(file, np.full((3, 8, 8), None)),
+    "strings.npy": lambda file: npy(file, np.full((3, 8, 8), "a")),
+    "zip.npy": lambda file: np.savez(file.open("wb"), array(3, 8, 8)),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_inputs(inputs, capsys, name):
+    BROKEN[name](inputs / name)
+    for command in ("views", "info"):
+        code, error = refused(arguments(command, checkpoint(inputs.parent), inputs), capsys)
+        assert code == 1
+        assert error.startswith(f"viewaug {command}: ")
+        assert name in error
+    assert not (inputs.parent / "grid.png").exists()
+
+
+def test_broken_sounds_and_inputs_of_another_kind(inputs, capsys):
+    file = checkpoint(inputs.parent, channels=1, dims=1)
+    picture(inputs / "a.png", 8, 8)
+    assert ".wav" in refused(arguments("views", file, inputs), capsys)[1]
+    (inputs / "a.wav").write_text("silence")
+    assert "a.wav" in refused(arguments("views", file, inputs), capsys)[1]
+    sounds(inputs)
+    assert ".npy" in refused(arguments("info", checkpoint(inputs.parent), inputs, "--images", inputs.parent), capsys)[1]
+    (inputs / "a.png").unlink()
+    assert "none" in refused(arguments("info", checkpoint(inputs.parent), inputs), capsys)[1]
+
+
+def test_info_of_a_small_configuration(tmp_path, capsys):
+    options = {"channels": 1, "budget": 0.07, "width": 4, "depth": 1, "patch": 2, "noise": 3}
+    file = checkpoint(tmp_path, **options)
+    assert main(["info", "--checkpoint", str(file), "--size", "7", "--count", "9"]) == 0
+    lines = told(capsys)
+    for name, value in viewaug.load(file).config.items():
+        assert lines[name] == str(value)
+    assert {name: str(value) for name, value in options.items()}.items() <= lines.items()
+    # Stem, two convolutions of 3 x 3, noise as a field and as numbers, head.
+    parameters = (4 * 4 + 4) + 2 * (4 * 4 * 9 + 4) + 3 * 4 + 3 * 4 + (4 * 4 + 4)
+    assert lines["parameters"] == f"{parameters:,}"
+    grid = 4 * 4  # patches of 2 x 2 on 7 x 7, rounded up
+    products = grid * (4 * 4 + 2 * 4 * 4 * 9 + 3 * 4 + 4 * 4) + 3 * 4
+    assert lines["multiply-adds"].split(" in ")[0] == f"{products:,} a view of 1x7x7,"
+    assert lines["distortion"] == "mean 0.07, from 0.07 to 0.07, of 9 views of 1x7x7 from uniform noise"
+
+
+def test_info_of_what_falls_short_of_the_budget(tmp_path, capsys):
+    """It is the measured distortion, of which the mean lies between the ends."""
+    file = checkpoint(tmp_path, perturbation="colour", budget=0.5)
+    printed = []
+    for seed in (0, 0, 1):
+        main(["info", "--checkpoint", str(file), "--size", "8", "--seed", str(seed)])
+        printed.append(told(capsys)["distortion"])
+    assert printed[0] == printed[1] != printed[2]
+    words = printed[0].replace(",", "").split()
+    mean, low, high = (float(words[i]) for i in (1, 3, 5))
+    assert 0 < low < mean < high < 0.5
+    assert "of 64 views of 3x8x8" in printed[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_dtypes(inputs, drawn, capsys, dtype):
+    pictures(inputs)
+    file = checkpoint(inputs.parent, dtype)
+    main(arguments("views", file, inputs, "--views", 1))
+    assert all(view.dtype == torch.float32 for view in drawn[0]["views"])
+    capsys.readouterr()
+    main(arguments("info", file, inputs))
+    lines = told(capsys)
+    assert lines["distortion"].startswith("mean 0.05, from 0.05 to 0.05, of 2 views")
+    assert lines["parameters"] == f"{sum(p.numel() for p in viewaug.Viewmaker().parameters()):,}"
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("views", ["--checkpoint", "--images", "--out", "--count", "--views", "--size", "--amplify", "--seed"]),
+        ("info", ["--checkpoint", "--images", "--count", "--size", "--seed"]),
+    ],
+)
+def test_help(capsys, command, options):
+    with pytest.raises(SystemExit) as error:
+        main([command, "--help"])
+    assert error.value.code == 0
+    printed = capsys.readouterr().out
+    assert f"usage: viewaug {command}" in printed
+    assert all(f"  {option}" in printed for option in options)
+
+
+def test_installed_script(inputs):
+    pictures(inputs)
+    checkpoint(inputs.parent)
+    run = subprocess.run(
+        [Path(sys.executable).with_name("viewaug"), *arguments("views", Path("viewmaker.safetensors"), Path("inputs"))],
+        cwd=inputs.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "grid.png\n"
+    assert (inputs.parent / "grid.png").read_bytes().startswith(PNG)
