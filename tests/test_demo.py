@@ -1,8 +1,7 @@
-"""The demo, its data, the command line and the README, run as a user would, on a small scale."""
+"""The demo, its data, and the command line, run as a user would, on a small scale."""
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -145,25 +144,3 @@ def test_benchmarks_print_their_tables(capsys):
     printed = capsys.readouterr().out
     for row in ("kornia SimCLR", "fast", "reference", "original protocol", "torchvision stem"):
         assert row in printed
-
-
-def test_readme_loop_runs():
-    text = (Path(__file__).parents[1] / "README.md").read_text()
-    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
-    torch.manual_seed(0)
-    names = {"loader": [torch.rand(8, 3, 32, 32) for _ in range(2)]}
-    exec(
-        code.replace(
-            "for images in loader", "before = [p.clone() for p in viewmaker.parameters()]\nfor images in loader"
-        ),
-        names,
-    )
-    assert torch.isfinite(names["loss"])
-    assert all((p != q).any() for p, q in zip(names["viewmaker"].parameters(), names["before"], strict=True))
-    assert len([line for line in code.splitlines() if "viewmaker" in line or "augmentation" in line]) <= 10
-
-
-def test_readme_shows_the_results_that_are_kept():
-    root = Path(__file__).parents[1]
-    cells = json.loads((root / "examples" / "results" / "demo.json").read_text())["cells"]
-    assert demo.table(cells) in (root / "README.md").read_text()

@@ -1,0 +1,414 @@
+"""The Lightning callback, under both of Lightning's names, with modules that know nothing of it."""
+
+import collections
+import copy
+import importlib
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from lightly.loss import NTXentLoss
+from lightly.utils.lars import LARS
+from lightly.utils.scheduler import CosineWarmupScheduler
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from viewaug.adapters.lightning import ViewmakerCallback
+
+import viewaug
+from viewaug.joint_optimizer import MaskedAdam
+
+HOSTS = ("lightning.pytorch", "pytorch_lightning")
+for name in HOSTS:
+    logging.getLogger(name).setLevel(logging.ERROR)
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+class Pairs(Dataset):
+    """Images whose two views are the same, and a label."""
+
+    def __init__(self, n: int = 32) -> None:
+        self.images = torch.rand(n, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int):
+        return [self.images[i], self.images[i]], i % 3
+
+
+def encoder() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 16, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+
+
+def module(host: str = HOSTS[0], optimizer=lambda p: torch.optim.SGD(p, 0.1), schedule=None, **methods):
+    """A SimCLR module of a host, with an optimizer over ``self.parameters()``."""
+
+    class SimCLR(importlib.import_module(host).LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.criterion = encoder(), NTXentLoss(0.2)
+            self.seen = []
+
+        def training_step(self, batch, batch_idx):
+            self.seen.append(batch)
+            (x0, x1), _ = batch
+            loss = self.criterion(self.net(x0), self.net(x1))
+            self.log("loss", loss)
+            return loss
+
+        def configure_optimizers(self):
+            base = optimizer(self.parameters())
+            return base if schedule is None else ([base], [{"scheduler": schedule(base), "interval": "step"}])
+
+    torch.manual_seed(0)
+    return type("Host", (SimCLR,), methods)()
+
+
+def callback(**options) -> ViewmakerCallback:
+    torch.manual_seed(1)
+    return ViewmakerCallback(viewaug.Viewmaker(width=8, depth=1), **options)
+
+
+def fit(model, own, host: str = HOSTS[0], epochs: int = 2, data=None, ckpt_path=None, batch: int = 8, **options):
+    options = {"logger": False, "enable_checkpointing": False, **options}
+    trainer = importlib.import_module(host).Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        callbacks=[own],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+    trainer.fit(model, data or DataLoader(Pairs(), batch_size=batch), ckpt_path=ckpt_path)
+    return trainer
+
+
+def weights(model: nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=1e-3),
+    "lars": lambda p: LARS(p, lr=0.1, weight_decay=1e-4),
+    "adamw": lambda p: torch.optim.AdamW(p, 1e-3),
+}
+SCHEDULES = {
+    "none": None,
+    "cosine": lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 8),
+    "lightly": lambda optimizer: CosineWarmupScheduler(optimizer, 2, 8),
+}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_viewmaker_moves_by_adam_under_any_optimizer(host, optimizer, schedule):
+    model, own = module(host, OPTIMIZERS[optimizer], SCHEDULES[schedule]), callback()
+    before, net = weights(own.viewmaker), weights(model.net)
+    trainer = fit(model, own, host)
+    moved = (weights(own.viewmaker) - before).abs()
+    assert 5e-4 < moved.mean() < 8e-3  # 8 steps of at most about 1e-3
+    assert not torch.equal(weights(model.net), net)
+    assert trainer.global_step == 8
+    assert "training_step" not in vars(model)
+    assert model.viewmaker is own.viewmaker
+    for group in trainer.optimizers[0].param_groups:
+        assert not {id(p) for p in group["params"]} & {id(p) for p in own.viewmaker.parameters()}
+
+
+def test_both_players_step_as_in_a_loop_by_hand():
+    model, own = module(), callback(mean=0.5, std=0.25)
+    net, viewmaker = copy.deepcopy(model.net), copy.deepcopy(own.viewmaker)
+    fit(model, own, epochs=1)
+
+    sgd = torch.optim.SGD(net.parameters(), 0.1)
+    adam = MaskedAdam(viewmaker.parameters(), lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
+    seen = iter(model.seen)
+    for (x, _), _ in DataLoader(Pairs(), batch_size=8):
+        given = [0.25 * view.detach() + 0.5 for view in next(seen)[0]]
+        noise = noise_of(viewmaker, x, given)
+        views = (viewaug.reverse_gradient(viewmaker(torch.cat([x, x]), noise)) - 0.5) / 0.25
+        loss = NTXentLoss(0.2)(*(net(view) for view in views.chunk(2)))
+        sgd.zero_grad()
+        adam.zero_grad()
+        loss.backward()
+        sgd.step()
+        adam.step()
+    torch.testing.assert_close(weights(net), weights(model.net))
+    torch.testing.assert_close(weights(viewmaker), weights(own.viewmaker), rtol=0, atol=1e-5)
+
+
+def noise_of(viewmaker, x, given):
+    """Find the batch's noise by what it is made of: seed, epoch, batch and rank."""
+    import random
+
+    for batch in range(4):
+        generator = torch.Generator().manual_seed(random.Random(repr((0, 0, batch, 0))).getrandbits(63))
+        noise = viewmaker.draw_noise(torch.cat([x, x]), generator)
+        if torch.allclose(viewmaker(torch.cat([x, x]), noise), torch.cat(given), atol=1e-5):
+            return noise
+    raise AssertionError("the views are not those of any batch's noise")
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_resumes_bit_for_bit(host, tmp_path):
+    whole = module(host, OPTIMIZERS["sgd"]), callback()
+    fit(*whole, host, epochs=3)
+    half = module(host, OPTIMIZERS["sgd"]), callback()
+    fit(*half, host, epochs=1).save_checkpoint(tmp_path / "a.ckpt")
+    rest = module(host, OPTIMIZERS["sgd"]), callback()
+    rest[1].viewmaker.requires_grad_(True)
+    fit(*rest, host, epochs=3, ckpt_path=tmp_path / "a.ckpt")
+    assert not torch.equal(weights(half[0]), weights(rest[0]))
+    assert torch.equal(weights(whole[0]), weights(rest[0]))
+    states = [own.state_dict()["optimizer"]["state"] for own in (whole[1], rest[1])]
+    assert all(torch.equal(states[0][i][key], states[1][i][key]) for i in states[0] for key in states[0][i])
+
+
+def test_accumulation_and_clipping():
+    model, own = module(), callback()
+    before = weights(own.viewmaker)
+    trainer = fit(model, own, epochs=1, accumulate_grad_batches=2, gradient_clip_val=1e-9)
+    assert trainer.global_step == 2
+    moved = (weights(own.viewmaker) - before).abs()
+    assert 5e-4 < moved.mean() < 2.1e-3  # two steps, untouched by the encoder's clipping
+    assert own.state_dict()["optimizer"]["state"][0]["step"] == 2
+    assert (weights(model.net) - weights(module().net)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+def test_precision(precision):
+    model, own = module(), callback()
+    before = weights(own.viewmaker)
+    fit(model, own, epochs=1, precision=precision)
+    assert (weights(own.viewmaker) - before).abs().mean() > 5e-4
+    assert weights(own.viewmaker).isfinite().all()
+
+
+def test_manual_optimization():
+    def training_step(self, batch, batch_idx):
+        (x0, x1), _ = batch
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(self.criterion(self.net(x0), self.net(x1)))
+        optimizer.step()
+
+    model, own = module(training_step=training_step, automatic_optimization=False), callback()
+    before = weights(own.viewmaker)
+    fit(model, own, epochs=1)
+    assert (weights(own.viewmaker) - before).abs().mean() > 5e-4
+    assert own.state_dict()["optimizer"]["state"][0]["step"] == 4
+
+
+def test_logs():
+    model, own = module(), callback(budget=lambda step: 0.01 + 0.01 * step)
+    metrics = fit(model, own, epochs=1).callback_metrics
+    assert metrics["viewmaker/budget"] == pytest.approx(0.04)
+    assert metrics["viewmaker/distortion"] == pytest.approx(0.04, rel=1e-4)
+    assert metrics["viewmaker/grad_norm"] > 0
+
+
+def test_noise_differs_by_batch_epoch_and_seed():
+    def changes(seed):
+        model = module()
+        fit(model, callback(seed=seed, freeze_after_epoch=0), data=DataLoader([Pairs()[0]] * 2, batch_size=1))
+        return [view - Pairs().images[0] for batch in model.seen for view in batch[0]]
+
+    views = changes(0) + changes(1)
+    assert len(views) == 16  # of 2 seeds, 2 epochs, 2 batches and 2 views
+    assert all(not torch.equal(views[i], views[j]) for i in range(16) for j in range(i))
+    assert all(torch.equal(a, b) for a, b in zip(changes(1), views[8:], strict=True))
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_freezing(after):
+    model, own = module(optimizer=OPTIMIZERS["sgd"]), callback(freeze_after_epoch=after, weight_decay=0.1)
+    kept = []
+    model.on_train_epoch_start = lambda: kept.append(weights(own.viewmaker))
+    fit(model, own, epochs=3)
+    kept.append(weights(own.viewmaker))
+    assert torch.equal(kept[0], kept[1]) == (after == 0)
+    assert torch.equal(kept[1], kept[3])
+    assert not torch.equal(model.seen[-1][0][0], Pairs().images[-8:])  # and views go on
+    assert all(parameter.requires_grad == (after > 0) for parameter in own.viewmaker.parameters())
+
+
+def test_frozen_viewmaker_of_a_checkpoint(tmp_path):
+    viewaug.save(viewaug.Viewmaker(width=8, depth=1), tmp_path / "v.safetensors")
+    own = ViewmakerCallback(viewaug.load(tmp_path / "v.safetensors"), freeze_after_epoch=0)
+    before = weights(own.viewmaker)
+    fit(module(), own, epochs=1)
+    assert torch.equal(weights(own.viewmaker), before)
+
+
+def test_draws_views(tmp_path):
+    fit(module(), callback(draw_every_n_epochs=2), epochs=5, default_root_dir=tmp_path)
+    assert sorted(file.name for file in (tmp_path / "viewmaker").iterdir()) == ["epoch-1.png", "epoch-3.png"]
+
+
+def test_draws_views_for_tensorboard(tmp_path):
+    pytest.importorskip("tensorboard")
+    from lightning.pytorch.loggers import TensorBoardLogger
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit(module(), callback(draw_every_n_epochs=1), epochs=1, logger=TensorBoardLogger(tmp_path))
+    events = EventAccumulator(str(next(tmp_path.rglob("events*")).parent))
+    events.Reload()
+    assert "viewmaker/views" in events.Tags()["images"]
+
+
+Named = collections.namedtuple("Named", "views label")
+X, Y = Pairs(8).images, torch.arange(8)
+SMALL = torch.nn.functional.avg_pool2d(X, 2)
+LAYOUTS = {
+    "pair": ([[X, X], Y], lambda b: b[0]),
+    "names": ([[X, X], Y, ["a"] * 8], lambda b: b[0]),
+    "tuple": (((X, X), Y), lambda b: b[0]),
+    "tensor": (X, lambda b: [b]),
+    "image and label": ((X, Y), lambda b: [b[0]]),
+    "views alone": ([X, X], lambda b: b),
+    "multi-crop": ([[X, X, SMALL, SMALL], Y], lambda b: b[0]),
+    "dictionary": ({"image": X, "label": Y}, lambda b: [b["image"]]),
+    "dictionary of views": ({"image": [X, SMALL], "label": Y}, lambda b: b["image"]),
+    "named tuple": (Named([X, X], Y), lambda b: b.views),
+}
+
+
+def loader(batch):
+    return DataLoader([0], collate_fn=lambda _: batch)
+
+
+def training_step(self, batch, batch_idx):
+    self.seen.append(batch)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_batch_layouts(layout):
+    batch, views = LAYOUTS[layout]
+    model = module(training_step=training_step)
+    fit(model, callback(key="image"), epochs=1, data=loader(batch))
+    (seen,) = model.seen
+    assert type(seen) is type(batch)
+    for x, view in zip(views(batch), views(seen), strict=True):
+        torch.testing.assert_close(viewaug.distortion(x, view), torch.full((8,), 0.05))
+    labels = seen["label"] if isinstance(seen, dict) else seen[1] if torch.is_tensor(seen[1]) else Y
+    assert layout in ("tensor", "views alone") or torch.equal(labels, Y)
+
+
+@pytest.mark.parametrize(
+    ("batch", "error", "message"),
+    [
+        ([[(255 * X).byte()] * 2, Y], TypeError, "floating point.*torch.uint8"),
+        ([[X[:, :1]] * 2, Y], TypeError, r"\(B, 3, H, W\)"),
+        ([["a"], Y], TypeError, "`batch`"),
+        ({"picture": X}, ValueError, "`key`.*picture"),
+        ([[5 * X - 2] * 2, Y], ValueError, "value range"),
+        ([], TypeError, "`batch`"),
+    ],
+)
+def test_other_batches_are_refused(batch, error, message):
+    with pytest.raises(error, match=message):
+        fit(module(training_step=training_step), callback(key="image"), epochs=1, data=loader(batch))
+
+
+def test_lbfgs_and_a_viewmaker_of_ones_own_are_refused():
+    with pytest.raises(RuntimeError, match="LBFGS"):
+        fit(module(optimizer=torch.optim.LBFGS), callback())
+    model = module()
+    model.viewmaker = nn.Linear(1, 1)
+    with pytest.raises(ValueError, match="`viewmaker`"):
+        fit(model, callback())
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"budget": 0.1}, TypeError),
+        ({"freeze_after_epoch": -1}, ValueError),
+        ({"draw_every_n_epochs": 0.5}, TypeError),
+        ({"seed": -1}, ValueError),
+        ({"lr": -1.0}, ValueError),
+        ({"std": 0.0}, ValueError),
+    ],
+)
+def test_bad_arguments(options, error):
+    with pytest.raises(error, match=f"`{next(iter(options))}`"):
+        callback(**options)
+    with pytest.raises(TypeError, match="`viewmaker`"):
+        ViewmakerCallback(nn.Linear(1, 1))
+
+
+def test_fits_twice_and_leaves_validation_alone():
+    def validation_step(self, batch, batch_idx):
+        assert torch.equal(batch[0][0], batch[0][1])
+
+    model, own = module(validation_step=validation_step), callback()
+    data = DataLoader(Pairs(), batch_size=8)
+    trainer = fit(model, own, epochs=1)
+    trainer.validate(model, data, verbose=False)
+    before = weights(own.viewmaker)
+    fit(model, own, epochs=1)
+    assert 5e-4 < (weights(own.viewmaker) - before).abs().mean() < 5e-3
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_imports_no_lightning_but_the_one_in_use(host):
+    code = f"""
+import sys, viewaug, viewaug.adapters
+assert not {{"lightning", "pytorch_lightning"}} & set(sys.modules)
+import {host}
+from viewaug.adapters.lightning import ViewmakerCallback
+assert issubclass(ViewmakerCallback, {host}.Callback)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
+
+
+SCRIPT = """
+import sys, torch
+sys.path.insert(0, {tests!r})
+from test_lightning import *
+out, = sys.argv[1:]
+
+class SimCLR(importlib.import_module({host!r}).LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net, self.criterion = encoder(), NTXentLoss(0.2, gather_distributed=True)
+        self.first = None
+
+    def training_step(self, batch, batch_idx):
+        (x0, x1), _ = batch
+        if self.first is None:
+            self.first = (x0.detach() - Pairs().images[0]).flatten()
+        return self.criterion(self.net(x0), self.net(x1))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+torch.manual_seed(0)
+model, own = SimCLR(), callback(freeze_after_epoch=1)
+start = weights(own.viewmaker), weights(model.net)
+data = DataLoader([Pairs()[0]] * 16, batch_size=4)
+trainer = fit(model, own, {host!r}, data=data, devices=2, strategy="ddp")
+torch.save((start, weights(own.viewmaker), weights(model.net), model.first), f"{{out}}/{{trainer.global_rank}}.pt")
+"""
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_two_processes_agree(host, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), host=host))
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, script, tmp_path], check=True, env=environment, timeout=120, capture_output=True)
+    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    (start, viewmaker, net, first), (_, other_viewmaker, other_net, other_first) = ranks
+    assert torch.equal(viewmaker, other_viewmaker)
+    assert torch.equal(net, other_net)
+    assert (viewmaker - start[0]).abs().mean() > 5e-4
+    assert not torch.equal(net, start[1])
+    assert not torch.equal(first, other_first)  # other noise on each rank
