@@ -379,3 +379,36 @@ def test_bad_arguments(name, value, error):
 def test_bad_input(x, error):
     with pytest.raises(error, match="`x`"):
         augment()(x)
+
+
+def test_perturb_and_normalise_are_the_two_halves_of_a_call():
+    viewmaker, x = Viewmaker(), torch.rand(2, 3, 8, 8)
+    augmentation = AdversarialAugmentation(viewmaker, mean=0.5, std=0.25)
+    noise = viewmaker.draw_noise(x)
+    view = augmentation.perturb(x, noise, budget=0.02)
+    assert torch.equal(view, viewmaker(x, noise, budget=0.02))
+    torch.testing.assert_close(augmentation.normalise(view), (view - 0.5) / 0.25)
+    view.sum().backward()
+    reversed_grads = [parameter.grad.clone() for parameter in viewmaker.parameters()]
+    viewmaker.zero_grad()
+    viewmaker(x, noise, budget=0.02).sum().backward()
+    assert all(torch.equal(a, -p.grad) for a, p in zip(reversed_grads, viewmaker.parameters(), strict=True))
+
+
+def test_freezing_that_keeps_the_graph():
+    augmentation = AdversarialAugmentation(Viewmaker())
+    viewmaker, x = augmentation.viewmaker, torch.rand(2, 3, 8, 8, requires_grad=True)
+    noise = viewmaker.draw_noise(x)
+    plain = augmentation.freeze().perturb(x, noise)
+    (expected,) = torch.autograd.grad(plain.square().sum(), x)
+    assert not any(parameter.requires_grad for parameter in viewmaker.parameters())
+
+    view = augmentation.freeze(keep_graph=True).perturb(x, noise)
+    view.square().sum().backward()
+    assert torch.equal(view, plain)
+    torch.testing.assert_close(x.grad, expected)
+    assert all(torch.equal(parameter.grad, torch.zeros_like(parameter)) for parameter in viewmaker.parameters())
+
+    viewmaker.zero_grad()
+    augmentation.freeze(False).perturb(x, noise).square().sum().backward()
+    assert any(parameter.grad.abs().sum() > 0 for parameter in viewmaker.parameters())

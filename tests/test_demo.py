@@ -1,7 +1,10 @@
 """The demo, its data, and the command line, run as a user would, on a small scale."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -74,7 +77,7 @@ def test_methods(tmp_path, capsys, monkeypatch):
     )
     assert main([*QUICK, "--out", str(tmp_path), "--methods", "colour", "none"]) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"^\| task  \| +colour \| +none \|$", printed, re.MULTILINE)
+    assert re.search(r"^\| colour +\| .*\n\| none +\| ", printed, re.MULTILINE)
     names = {"cells", "colour-0.safetensors", "results.json", "views.png"}
     assert {path.name for path in tmp_path.iterdir()} == names
     assert viewaug.load(tmp_path / "colour-0.safetensors").config["perturbation"] == "colour"
@@ -92,11 +95,9 @@ def test_table():
     assert title.endswith("2 seeds")
     assert len({len(line) for line in lines}) == 1
     assert [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "--" not in line] == [
-        ["task", "spectral+colour+warp", "untrained"],
-        ["photo", "15.0 ± 7.1", "7.0"],
-        ["digit", "20.0 ± 0.0", "8.0"],
-        ["mean", "17.5 ± 3.5", "7.5"],
-        ["loss", "1.25 ± 0.35", ""],
+        ["views", "photo", "digit", "mean", "loss", "spread"],
+        ["spectral+colour+warp", "15.0 ± 7.1", "20.0 ± 0.0", "17.5 ± 3.5", "1.25 ± 0.35", ""],
+        ["untrained", "7.0", "8.0", "7.5", "", ""],
     ]
 
 
@@ -144,3 +145,39 @@ def test_benchmarks_print_their_tables(capsys):
     printed = capsys.readouterr().out
     for row in ("kornia SimCLR", "fast", "reference", "original protocol", "torchvision stem"):
         assert row in printed
+
+
+def test_lightly_example(capsys):
+    from viewaug.examples import lightly_simclr
+
+    torch.manual_seed(0)
+    assert 0 < lightly_simclr.main(["--fake", "--epochs", "1", "--batch", "8"]) < 10
+    assert "epoch 0: loss" in capsys.readouterr().out
+
+
+LAUNCHERS = {"own": [], "torchrun": ["-m", "torch.distributed.run", "--nproc-per-node", "2"]}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_lightly_example_in_two_processes(tmp_path, launcher):
+    options = ["--fake", "--epochs", "1", "--batch", "4", "--devices", "2", "--accelerator", "cpu", "--out"]
+    subprocess.run(
+        [sys.executable, *LAUNCHERS[launcher], "-m", "viewaug.examples.lightly_simclr_ddp", *options, tmp_path],
+        check=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=300,
+    )
+    (checkpoint,) = tmp_path.rglob("*.ckpt")
+    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert any(name.startswith("viewmaker.generator") for name in state)
+
+
+def test_other_objectives_and_the_original_protocol(tmp_path, capsys):
+    methods = [f"{name}:learned" for name in ("byol", "simsiam", "vicreg", "barlow", "moco")] + ["original"]
+    main([*QUICK, "--methods", *methods, "--out", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert all(f"| {method}" in printed for method in methods)
+    cells = json.loads((tmp_path / "results.json").read_text())["cells"]
+    assert all(0 < cell["spread"] <= 1.01 for cell in cells)
