@@ -2,7 +2,6 @@
 
 import functools
 import importlib
-import random
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 from viewaug import AdversarialAugmentation, Viewmaker, distortion
 from viewaug._checks import check_count
 from viewaug._files import replacing
+from viewaug._noise import generator_at
 from viewaug.joint_optimizer import MaskedAdam
 
 
@@ -201,16 +201,10 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
                 f"Expected `batch` to be a floating point tensor of shape ({shape}), a list of such views, a list or "
                 f"tuple that begins with one of these, or a dictionary with one under `key`, but got {_describe(part)}."
             )
-        place = (self.seed, trainer.current_epoch, trainer.fit_loop.batch_idx, trainer.global_rank)
-        generator = torch.Generator(inputs[0].device).manual_seed(random.Random(repr(place)).getrandbits(63))
+        place = trainer.current_epoch, trainer.fit_loop.batch_idx, trainer.global_rank
+        generator = generator_at(self.seed, *place, inputs[0].device)
         budget = self.viewmaker.budget if self.budget is None else float(self.budget(trainer.global_step))
-        views: dict[int, Tensor] = {}
-        for shape in dict.fromkeys(x.shape for x in inputs):
-            alike = [i for i, x in enumerate(inputs) if x.shape == shape]
-            x = torch.cat([inputs[i] for i in alike])
-            view = self._augmentation.perturb(x, self.viewmaker.draw_noise(x, generator), budget=budget)
-            views.update(zip(alike, view.tensor_split(len(alike)), strict=True))
-        outputs = [views[i] for i in range(len(inputs))]
+        outputs = self._augmentation.perturb_each(inputs, generator, budget=budget)
         self._record(inputs, outputs, budget, pl_module)
         outputs = [self._augmentation.normalise(view) for view in outputs]
         return outputs[0] if isinstance(part, Tensor) else _like(part, outputs)

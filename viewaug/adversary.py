@@ -136,6 +136,30 @@ class AdversarialAugmentation(nn.Module):
         with torch.enable_grad():
             return reverse_gradient(self._view(x, noise, budget))
 
+    def perturb_each(
+        self,
+        inputs: Sequence[Tensor],
+        generator: torch.Generator | None = None,
+        *,
+        budget: float | Tensor | None = None,
+    ) -> list[Tensor]:
+        """Return :meth:`perturb` of each of several batches, such as crops of two sizes.
+
+        Those of one shape go through the viewmaker in one pass.
+
+        Args:
+            inputs: the batches.
+            generator: source of the noise; None for torch's own.
+            budget: as of :meth:`perturb`, a number.
+        """
+        views: dict[int, Tensor] = {}
+        for shape in dict.fromkeys(x.shape for x in inputs):
+            alike = [i for i, x in enumerate(inputs) if x.shape == shape]
+            x = torch.cat([inputs[i] for i in alike])
+            view = self.perturb(x, self.viewmaker.draw_noise(x, generator), budget=budget)
+            views.update(zip(alike, view.tensor_split(len(alike)), strict=True))
+        return [views[i] for i in range(len(inputs))]
+
     def normalise(self, x: Tensor) -> Tensor:
         """Subtract the mean and divide by the standard deviation."""
         if self._mean is not None:
