@@ -146,9 +146,10 @@ def wrap(method: type[Any]) -> type[Any]:
             inputs = [crops[i] * std + mean for i, (mean, std) in zip(chosen, statistics, strict=True)]
             generator = generator_at(self._seed, *place, crops[0].device)
             views = self._augmentation[0].perturb_each(inputs, generator)
+            outputs = list(crops)
             for i, view, (mean, std) in zip(chosen, views, statistics, strict=True):
-                crops[i] = (view - mean) / std
-            return crops
+                outputs[i] = (view - mean) / std
+            return outputs
 
     Wrapped.__name__ = Wrapped.__qualname__ = f"{method.__name__}WithViewmaker"
     return Wrapped
