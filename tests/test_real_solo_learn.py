@@ -214,7 +214,7 @@ def test_main_script_with_two_lines_resumes_and_serves_a_linear_probe(images, tm
     (first,) = checkpoints(tmp_path)
     assert "-viewmaker" in first.name
     start = viewmaker_of(first)
-    pretrain(tmp_path, images, "max_epochs=2", f"+resume_from_checkpoint={first}", "auto_resume.enabled=False")
+    pretrain(tmp_path, images, "max_epochs=2", f"+resume_from_checkpoint='{first}'", "auto_resume.enabled=False")
     last = checkpoints(tmp_path)[-1]
     assert torch.load(last, weights_only=False)["epoch"] == 1
     assert not torch.equal(viewmaker_of(last), start)
@@ -235,7 +235,7 @@ def linear(folder: Path, images: Path, checkpoint: Path) -> None:
         config.name,
     ]
     options = [
-        f"pretrained_feature_extractor={checkpoint}",
+        f"pretrained_feature_extractor='{checkpoint}'",
         "data.dataset=custom",
         f"data.train_path={images}",
         f"data.val_path={images}",
