@@ -40,6 +40,7 @@ class Tiny(nn.Sequential):
 
 @pytest.fixture(scope="module")
 def solo():
+    double = take_solo()  # that of test_solo_learn.py
     sys.path.insert(0, str(CHECKOUT))
     from solo.methods import METHODS
     from solo.methods.base import BaseMethod
@@ -47,6 +48,13 @@ def solo():
     BaseMethod._BACKBONES["tiny"] = Tiny
     yield METHODS
     sys.path.remove(str(CHECKOUT))
+    take_solo()
+    sys.modules.update(double)
+
+
+def take_solo() -> dict:
+    """Take a package `solo` out of what is imported."""
+    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "solo"}
 
 
 @pytest.fixture
@@ -258,3 +266,24 @@ def linear(folder: Path, images: Path, checkpoint: Path) -> None:
 def test_main_script_in_two_processes(images, tmp_path):
     pretrain(tmp_path, images, "devices='2'", "strategy=ddp")
     assert viewmaker_of(checkpoints(tmp_path)[-1]).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["simclr", "byol", "vicreg", "mocov2plus", "barlow_twins"])
+def test_ready_configurations(images, tmp_path, name):
+    folder = Path(__file__).parents[1] / "examples" / "solo_learn"
+    command = [sys.executable, CHECKOUT / "main_pretrain.py", "--config-path", folder, "--config-name", f"{name}.yaml"]
+    options = [
+        "images=custom",
+        f"data.train_path={images}",
+        "data.num_workers=0",
+        "augmentations.0.crop_size=32",
+        "optimizer.batch_size=8",
+        "max_epochs=1",
+        "accelerator=cpu",
+        "devices='1'",
+        "strategy=auto",
+        "sync_batchnorm=false",
+        "precision=32",
+    ]
+    run(command + options, tmp_path)
+    assert any("-custom-viewmaker" in file.name for file in (tmp_path / "trained_models").rglob("*.ckpt"))

@@ -327,3 +327,19 @@ def test_two_processes_agree(tmp_path):
     for name, value in ranks[0].items():
         if not name.startswith("backbone.1."):  # running statistics are each rank's own
             assert torch.equal(value, ranks[1][name]), name
+
+
+CONFIGS = Path(__file__).parents[1] / "examples" / "solo_learn"
+
+
+@pytest.mark.parametrize("images", ["cifar10", "custom"])
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_ready_configurations_compose(file, images):
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(CONFIGS), version_base="1.2"):
+        cfg = compose(file.name, overrides=[f"images={images}", "viewmaker.budget=0.1"], return_hydra_config=True)
+    assert cfg.name == f"{file.stem}-{images}"
+    assert Settings.of(cfg).budget == 0.1
+    assert cfg.hydra.callbacks.viewaug._target_ == "viewaug.adapters.solo_learn.Swap"
+    assert all(cfg.augmentations[0][change].prob == 0 for change in ("color_jitter", "grayscale", "gaussian_blur"))
