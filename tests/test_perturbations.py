@@ -929,7 +929,7 @@ class TestCheckpoints:
             ({"name": "mask", "patch": 4}, "mask"),
             ({"name": "mask", "patch": 8}, {"name": "mask", "patch": 8}),
             (["additive", {"name": "blur", "sigma": 2.0}], ["additive", {"name": "blur", "sigma": 2.0}]),
-            (("gain", ["filter"]), ["gain", ["filter", "gain"]]),
+            (("gain", ["filter"]), ["gain", "filter"]),
             (SHARPNESS, SHARPNESS),
         ],
         ids=str,
