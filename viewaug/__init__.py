@@ -26,6 +26,6 @@ __all__ = [
 
 def __getattr__(name: str) -> ModuleType:
     """Load what needs an extra on first use."""
-    if name == "plots":
-        return importlib.import_module("viewaug.plots")
+    if name in ("metrics", "perturbations", "plots"):
+        return importlib.import_module(f"viewaug.{name}")
     raise AttributeError(f"module 'viewaug' has no attribute {name!r}")
