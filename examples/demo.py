@@ -245,16 +245,22 @@ def table(cells: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def draw(out: Path, method: str) -> Path:
-    """Draw inputs, three views of each, and what the learned views of a method changed."""
+def draw(out: Path, methods: Sequence[str]) -> Path:
+    """Draw inputs, and for each method a view and its change; of a single method three views, by different noise."""
     from viewaug.plots import view_grid
 
     torch.set_num_threads(1)
-    viewmaker = viewaug.load(_viewmaker_file(out, method, 0))
     x = photo_digits(10, train=False).images
-    noise = [viewmaker.draw_noise(x, torch.Generator().manual_seed(seed)) for seed in range(3)]
-    with torch.no_grad():
-        figure = view_grid(x, [viewmaker(x, fields) for fields in noise])
+    views = []
+    for method, seed in (
+        [(method, 0) for method in methods] if len(methods) > 1 else [(methods[0], i) for i in range(3)]
+    ):
+        viewmaker = viewaug.load(_viewmaker_file(out, method, 0))
+        with torch.no_grad():
+            views.append(viewmaker(x, viewmaker.draw_noise(x, torch.Generator().manual_seed(seed))))
+    figure = view_grid(
+        x, views, labels=[method.replace("+", "+\n") for method in methods] if len(methods) > 1 else None
+    )
     with replacing(out / "views.png") as temporary:
         figure.savefig(temporary, dpi=130)
     return out / "views.png"
@@ -333,7 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     files = [options.out / "results.json"]
     learned = [method for method in options.methods if parse(method)[1] not in FIXED]
     if learned:
-        files += [draw(options.out, learned[0]), _viewmaker_file(options.out, learned[0], 0)]
+        files += [draw(options.out, learned), _viewmaker_file(options.out, learned[0], 0)]
     print(f"\n{text}\n", *files, sep="\n")
 
 

@@ -139,3 +139,11 @@ X = torch.rand(2, 3, 4, 4)
 def test_errors(x, views, options, name):
     with pytest.raises(ValueError, match=name):
         view_grid(x, views, **options)
+
+
+def test_labels():
+    x = torch.rand(2, 3, 4, 4)
+    figure = view_grid(x, [x, x], labels=["warp", "blur"])
+    assert [ax.get_ylabel() for ax in figure.axes[::2]] == ["input", "warp", "change x5", "blur", "change x5"]
+    with pytest.raises(ValueError, match="`labels` of 2"):
+        view_grid(x, [x, x], labels=["warp"])

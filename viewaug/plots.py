@@ -14,7 +14,12 @@ except ImportError as error:
 
 
 def view_grid(
-    x: Tensor, views: Sequence[Tensor], *, amplify: float = 5.0, value_range: ValueRange = (0.0, 1.0)
+    x: Tensor,
+    views: Sequence[Tensor],
+    *,
+    amplify: float = 5.0,
+    value_range: ValueRange = (0.0, 1.0),
+    labels: Sequence[str] | None = None,
 ) -> Figure:
     """Draw inputs, views of them, and the amplified differences, one column a sample.
 
@@ -26,12 +31,14 @@ def view_grid(
         views: one or more batches of views of them.
         amplify: factor of the differences.
         value_range: ``(low, high)`` of an image, black and white; None for a spectrogram.
+        labels: what to call each of `views`; by default they are numbered.
 
     Shape:
         - x, each of `views`: ``(B, C, *spatial)`` with one, two or three spatial dimensions.
 
     Raises:
-        ValueError: if `x` is not such a batch, `views` is empty, or one is not of the shape of `x`.
+        ValueError: if `x` is not such a batch, `views` is empty, one is not of the shape of `x`, or there are not as
+            many `labels`.
 
     Examples:
         >>> x = torch.rand(4, 3, 8, 8)
@@ -47,14 +54,18 @@ def view_grid(
     check_value_range(value_range)
     if not views:
         raise ValueError("Expected `views` to hold at least one batch, but it is empty.")
+    if labels is None:
+        labels = [f"view {i}" for i in range(1, len(views) + 1)] if len(views) > 1 else ["view"]
+    if len(labels) != len(views):
+        raise ValueError(f"Expected `labels` of {len(views)} views, but got {len(labels)}.")
     rows = [("input", x, False)]
-    for i, view in enumerate(views, start=1):
+    for label, view in zip(labels, views, strict=True):
         if view.shape != x.shape:
             raise ValueError(
                 f"Expected `views` to have the shape of `x`, {tuple(x.shape)}, but got {tuple(view.shape)}."
             )
-        number = f" {i}" if len(views) > 1 else ""
-        rows += [(f"view{number}", view, False), (f"change{number} x{amplify:g}", amplify * (view - x), True)]
+        name = label.replace("view", "change") if label.startswith("view") else "change"
+        rows += [(label, view, False), (f"{name} x{amplify:g}", amplify * (view - x), True)]
 
     image = x.ndim == 4 and x.shape[1] in (1, 3) and value_range is not None
     wide = 1.0 if image else 2.0
