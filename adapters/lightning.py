@@ -114,6 +114,7 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
         def training_step(batch: Any, *args: Any, **kwargs: Any) -> Any:
             return step(self._perturb(batch, trainer, pl_module), *args, **kwargs)
 
+        training_step.of_viewmaker = True  # type: ignore[attr-defined]
         pl_module.training_step = training_step
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
@@ -180,7 +181,8 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
 
     @staticmethod
     def _unwrap(pl_module: Any) -> None:
-        vars(pl_module).pop("training_step", None)
+        if hasattr(vars(pl_module).get("training_step"), "of_viewmaker"):
+            del pl_module.training_step
 
     def _perturb(self, batch: Any, trainer: Any, pl_module: Any) -> Any:
         """Replace the views of a batch by views of them."""

@@ -384,6 +384,18 @@ def test_info_of_what_falls_short_of_the_budget(tmp_path, capsys):
     assert "of 64 views of 3x8x8" in printed[0]
 
 
+def test_info_measures_every_input(inputs, capsys):
+    """Of nine images the last alone has something to blur."""
+    for i in range(9):
+        np.save(inputs / f"{i}.npy", array(3, 8, 8) if i == 8 else np.full((3, 8, 8), 0.5, np.float32))
+    main(arguments("info", checkpoint(inputs.parent, perturbation="blur"), inputs))
+    words = told(capsys)["distortion"].replace(",", "").split()
+    mean, low, high = (float(words[i]) for i in (1, 3, 5))
+    assert low < 1e-6
+    assert high > 0.01
+    assert mean == pytest.approx(high / 9, rel=1e-3)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_dtypes(inputs, drawn, capsys, dtype):
     pictures(inputs)

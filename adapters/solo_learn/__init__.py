@@ -96,9 +96,8 @@ def wrap(method: type[Any]) -> type[Any]:
             _check_channels(self.backbone, viewmaker)
             self.viewmaker = viewmaker
             self._settings, self._seed, self._rebuilds = settings, int(cfg.get("seed") or 0), cfg.method == "mae"
-            self._augmentation = (
-                AdversarialAugmentation(viewmaker),
-            )  # in a tuple: the viewmaker is registered already
+            # In a tuple, as the viewmaker is registered already.
+            self._augmentation = (AdversarialAugmentation(viewmaker),)
             self._statistics: list[tuple[Tensor, Tensor]] = []
             if settings.freeze_after_epoch == 0:
                 self._augmentation[0].freeze()
