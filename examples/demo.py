@@ -295,8 +295,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.images < defaults.batch:
         parser.error(f"argument --images: expected at least one batch of {defaults.batch}, but got {options.images}")
+    options.methods = list(dict.fromkeys(options.methods))
     for method in options.methods:
         name, views = parse(method)
+        if method != "untrained" and views == "untrained":
+            parser.error(f"argument --methods: untrained has no objective, but got {method}")
         if name not in OBJECTIVES:
             parser.error(f"argument --methods: expected an objective of {', '.join(OBJECTIVES)}, but got {name}")
         try:

@@ -439,3 +439,11 @@ def test_installed_script(inputs):
     assert run.returncode == 0, run.stderr
     assert run.stdout == "grid.png\n"
     assert (inputs.parent / "grid.png").read_bytes().startswith(PNG)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 2.0, 1j])
+def test_values_that_do_not_fit(inputs, capsys, value):
+    np.save(inputs / "a.npy", np.full((3, 8, 8), value))
+    code, error = refused(arguments("info", checkpoint(inputs.parent), inputs), capsys)
+    assert code == 1
+    assert "a.npy" in error

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from viewaug.examples import demo
+from viewaug.examples import demo, linear_theory
 
 from viewaug.perturbations import PERTURBATIONS
 
@@ -42,3 +42,8 @@ def test_lightly_example_adds_at_most_ten_lines():
     example = [line.strip() for line in (ROOT / "examples" / "lightly_simclr.py").read_text().splitlines()]
     assert len(added) <= 10
     assert [line for line in added if line not in example] == []
+
+
+def test_tables_of_the_linear_theory_are_the_results_that_are_kept():
+    results = json.loads((ROOT / "examples" / "results" / "linear_theory" / "results.json").read_text())
+    assert all(table in README for table in linear_theory.report(results).split("\n\n"))

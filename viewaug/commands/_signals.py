@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from viewaug.adversary import check_values
 from viewaug.viewmaker import Viewmaker
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -45,6 +46,7 @@ def read_signals(folder: Path, viewmaker: Viewmaker, count: int, size: int | Non
     for file in files:
         try:
             signal = readers[file.suffix.lower()](file, viewmaker)
+            check_values(signal, viewmaker)
         except ImportError:
             raise
         except Exception as error:  # broken files make their readers raise all sorts
@@ -91,7 +93,10 @@ def _read_sound(file: Path, viewmaker: Viewmaker) -> Tensor:
 def _read_array(file: Path, viewmaker: Viewmaker) -> Tensor:
     import numpy
 
-    return torch.from_numpy(numpy.load(file, allow_pickle=False)).float()
+    array = torch.from_numpy(numpy.load(file, allow_pickle=False))
+    if array.is_complex():
+        raise ValueError("its values are complex")
+    return array.float()
 
 
 def _resize(image: Tensor, side: int) -> Tensor:
