@@ -7,26 +7,23 @@ Needs no download and no GPU. Killed and started again with the same --out, it g
 
 import argparse
 import functools
-import json
 import math
-import multiprocessing
-import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightly.utils.debug import std_of_l2_normalized
 from torch import Tensor, nn
-from tqdm import tqdm
+from viewaug.examples.grid import default_workers, run_grid, tick, write_json
 from viewaug.examples.handmade import simclr_pipeline
-from viewaug.examples.objectives import OBJECTIVES, Objective, objective
+from viewaug.examples.objectives import OBJECTIVES, objective
 from viewaug.examples.original_protocol import Player, alternating_step
 from viewaug.examples.photo_digits import SIZE, PhotoDigits, photo_digits
 
@@ -34,10 +31,14 @@ import viewaug
 from viewaug._files import replacing
 from viewaug.budget import constrain
 from viewaug.commands._arguments import positive
+from viewaug.probes import Probe, save_probe
 
 TASKS = ("photo", "digit")
 METHODS = ("untrained", "none", "noise", "handmade", "learned")
-FIXED = METHODS[:-1]
+UNPAIRED = ("untrained", "supervised")  # which take no views
+FIXED = ("none", "noise", "handmade")
+FEATURES = 64
+Step = Callable[[PhotoDigits], Tensor]  # trains on a batch, and returns the loss
 
 
 @dataclass(frozen=True)
@@ -107,54 +108,71 @@ def fixed_views(views: str, settings: Settings) -> Callable[[Tensor], Sequence[T
     return lambda x: [x, x]
 
 
-def training_step(
-    views: str, settings: Settings, model: Objective, viewmaker: viewaug.Viewmaker | None
-) -> tuple[Callable[[Tensor], Tensor], list[torch.optim.Optimizer]]:
-    """Return what trains on a batch and returns the loss, and the optimizers whose rates are to be scheduled."""
+def self_supervised(
+    method: str, backbone: nn.Module, settings: Settings, device: str
+) -> tuple[Step, list[torch.optim.Optimizer], viewaug.Viewmaker | None]:
+    """Return what trains on a batch, the optimizers whose rates are to be scheduled, and the viewmaker if any."""
+    name, views = parse(method)
+    model = objective(name, backbone, FEATURES, settings.temperature).to(device)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     sgd = torch.optim.SGD(trained, lr=settings.lr, momentum=0.9, weight_decay=5e-4)
-    optimizer: torch.optim.Optimizer = sgd
+    if views in FIXED:
+        make = fixed_views(views, settings)
+        return lambda data: descend(sgd, model(*make(data.images))), [sgd], None
+    viewmaker = viewaug.Viewmaker(
+        3, budget=settings.budget, generator=settings.generator, perturbation=perturbation(views)
+    ).to(device)
     if views == "original":
-        assert viewmaker is not None
         adam = torch.optim.Adam(viewmaker.parameters(), lr=settings.viewmaker_lr)
         players = Player(model, sgd, 1), Player(viewmaker, adam, -1)
 
-        def take_turns(x: Tensor) -> Tensor:
-            return alternating_step(lambda: model(*viewmaker(torch.cat([x, x])).chunk(2)), *players)
+        def take_turns(data: PhotoDigits) -> Tensor:
+            x = torch.cat([data.images] * 2)
+            return alternating_step(lambda: model(*viewmaker(x).chunk(2)), *players)
 
-        return take_turns, [sgd, adam]
-    make = fixed_views(views, settings)
-    if viewmaker is not None:
-        make = viewaug.AdversarialAugmentation(viewmaker).views
-        optimizer = viewaug.JointOptimizer(sgd, viewmaker.parameters(), lr=settings.viewmaker_lr)
+        return take_turns, [sgd, adam], viewmaker
+    augmentation = viewaug.AdversarialAugmentation(viewmaker)
+    joint = viewaug.JointOptimizer(sgd, viewmaker.parameters(), lr=settings.viewmaker_lr)
+    return lambda data: descend(joint, model(*augmentation.views(data.images))), [joint], viewmaker
 
-    def step(x: Tensor) -> Tensor:
-        loss = model(*make(x))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
 
-    return step, [optimizer]
+def supervised(backbone: nn.Module, settings: Settings, device: str) -> tuple[Step, list[torch.optim.Optimizer]]:
+    """As `self_supervised`, of clean images and all their labels: its encoder scores views independently."""
+    heads = nn.ModuleDict({task: nn.Linear(FEATURES, 10) for task in TASKS}).to(device)
+    parameters = [*backbone.parameters(), *heads.parameters()]
+    sgd = torch.optim.SGD(parameters, lr=settings.lr, momentum=0.9, weight_decay=5e-4)
+
+    def step(data: PhotoDigits) -> Tensor:
+        features = backbone(data.images)
+        losses = [nn.functional.cross_entropy(head(features), getattr(data, task)) for task, head in heads.items()]
+        return descend(sgd, torch.stack(losses).sum())
+
+    return step, [sgd]
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> Tensor:
+    """Take a step down a loss, and return it."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
 
 
 def pretrain(
-    method: str, seed: int, settings: Settings, images: Tensor, device: str, after_epoch: Callable[[], None]
+    method: str, seed: int, settings: Settings, data: PhotoDigits, device: str
 ) -> tuple[nn.Sequential, viewaug.Viewmaker | None, dict[str, float]]:
     """Pretrain an encoder, by default with SimCLR (Chen et al., ICML 2020)."""
     torch.manual_seed(seed)
     backbone = encoder().to(memory_format=torch.channels_last).to(device)
+    viewmaker = None
     if method == "untrained":
         return backbone, None, {}
-    name, views = parse(method)
-    model = objective(name, backbone, 64, settings.temperature).to(device)
-    viewmaker = None
-    if views not in FIXED:
-        viewmaker = viewaug.Viewmaker(
-            3, budget=settings.budget, generator=settings.generator, perturbation=perturbation(views)
-        ).to(device)
-    step, optimizers = training_step(views, settings, model, viewmaker)
-    steps = settings.epochs * (len(images) // settings.batch)
+    if method == "supervised":
+        step, optimizers = supervised(backbone, settings, device)
+    else:
+        step, optimizers, viewmaker = self_supervised(method, backbone, settings, device)
+    count = len(data.images)
+    steps = settings.epochs * (count // settings.batch)
     # Both players' learning rates fall, so that neither runs away from the other at the end.
     schedulers = [
         torch.optim.lr_scheduler.LambdaLR(
@@ -167,53 +185,45 @@ def pretrain(
     start = time.process_time()
     for _ in range(settings.epochs):
         losses.clear()
-        for index in torch.randperm(len(images)).split(settings.batch):
+        for index in torch.randperm(count).split(settings.batch):
             if len(index) < settings.batch:
                 continue
-            losses.append(step(images[index].to(device, memory_format=torch.channels_last)))
+            batch = PhotoDigits(*(part[index].to(device) for part in data))
+            losses.append(step(batch._replace(images=batch.images.to(memory_format=torch.channels_last))))
             for scheduler in schedulers:
                 scheduler.step()
-        after_epoch()
+        tick()
     final = torch.stack(losses).mean().item()
     return backbone, viewmaker, {"loss": final, "cpu_seconds": time.process_time() - start}
 
 
-@torch.no_grad()
-def features(backbone: nn.Module, images: Tensor, device: str) -> Any:
-    """Frozen features, as a NumPy array."""
-    backbone.eval()
-    return torch.cat([backbone(part.to(device)).cpu() for part in images.split(512)]).numpy()
-
-
-def probe(backbone: nn.Module, train: PhotoDigits, test: PhotoDigits, device: str) -> dict[str, float]:
-    """Test accuracy, in percent, of a linear probe on clean images for each task."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+def probe(backbone: nn.Module, train: PhotoDigits, test: PhotoDigits, device: str) -> tuple[Probe, dict[str, float]]:
+    """Fit linear probes to clean images, and return them with their test accuracy, in percent, for each task."""
     from threadpoolctl import threadpool_limits
 
-    x_train, x_test = (features(backbone, data.images, device) for data in (train, test))
+    with threadpool_limits(1):  # each worker has a core
+        fitted = Probe.fit(backbone, train.images.to(device), {task: getattr(train, task) for task in TASKS})
+    x = test.images.to(device)
+    with torch.no_grad():
+        features = fitted.encoder(x)
+        logits = fitted(x)
     # 1 if the features point in all directions, 0 if all in the same one
-    spread = std_of_l2_normalized(torch.from_numpy(x_test)).item() * math.sqrt(x_test.shape[1])
-    scores = {"spread": spread}
-    for task in TASKS:
-        classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        with threadpool_limits(1):  # each worker has a core
-            classifier.fit(x_train, getattr(train, task).numpy())
-        scores[task] = 100 * float(classifier.score(x_test, getattr(test, task).numpy()))
-    return scores
+    scores = {"spread": std_of_l2_normalized(features).item() * math.sqrt(features.shape[1])}
+    scores |= {
+        task: 100 * (logits[task].argmax(1).cpu() == getattr(test, task)).double().mean().item() for task in TASKS
+    }
+    return fitted, scores
 
 
-def run_cell(method: str, seed: int, settings: Settings, device: str, out: Path) -> None:
-    """Pretrain and probe once, and write the result to a file of its own."""
-    if device == "cpu":
-        torch.set_num_threads(1)
+def run_cell(method: str, seed: int, settings: Settings, device: str, out: Path) -> dict[str, Any]:
+    """Pretrain and probe once; keep the viewmaker and the probes."""
     train, test = (_data(n, train) for n, train in ((settings.train_images, True), (settings.test_images, False)))
-    backbone, viewmaker, figures = pretrain(method, seed, settings, train.images, device, _count_epoch)
+    backbone, viewmaker, figures = pretrain(method, seed, settings, train, device)
     if viewmaker is not None:
         viewaug.save(viewmaker, _viewmaker_file(out, method, seed))
-    cell = {"method": method, "seed": seed, **probe(backbone, train, test, device), **figures}
-    _write_json(_cell_file(out, method, seed), {"settings": asdict(settings), "cell": cell})
+    fitted, scores = probe(backbone, train, test, device)
+    save_probe(fitted, out / f"{_file_name(method)}-{seed}.pt2", test.images)
+    return {"method": method, "seed": seed, **scores, **figures}
 
 
 def table(cells: Sequence[dict[str, Any]]) -> str:
@@ -277,7 +287,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         nargs="+",
         default=METHODS,
         metavar="METHOD",
-        help=f"{', '.join(METHODS)}; original for learned views by the papers' protocol; or learned views of another "
+        help=f"{', '.join(METHODS)}; original for learned views by the papers' protocol; supervised for the labels "
+        "themselves, on clean images; or learned views of another "
         "perturbation, such as colour or spectral+colour+warp. With another objective than SimCLR's: byol:learned",
     )
     parser.add_argument("--seeds", type=positive(int), default=3, help="number of seeds, 0 to N-1")
@@ -298,8 +309,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.methods = list(dict.fromkeys(options.methods))
     for method in options.methods:
         name, views = parse(method)
-        if method != "untrained" and views == "untrained":
-            parser.error(f"argument --methods: untrained has no objective, but got {method}")
+        if views in UNPAIRED:
+            if method != views:
+                parser.error(f"argument --methods: {views} has no objective, but got {method}")
+            continue
         if name not in OBJECTIVES:
             parser.error(f"argument --methods: expected an objective of {', '.join(OBJECTIVES)}, but got {name}")
         try:
@@ -314,74 +327,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = Settings(
         epochs=options.epochs, budget=options.budget, generator=options.generator, train_images=options.images
     )
-    workers = options.workers or (min(2, os.cpu_count() or 1) if options.device == "cpu" else 1)
-    wanted = [(method, seed) for seed in range(options.seeds) for method in options.methods]
-    found = {cell: _read_json(_cell_file(options.out, *cell)) for cell in wanted}
-    if any(result is not None and result["settings"] != asdict(settings) for result in found.values()):
-        parser.error(f"argument --out: {options.out} holds results of other settings; choose another folder")
-    missing = [cell for cell, result in found.items() if result is None]
-    if len(missing) < len(wanted):
-        print(f"{len(wanted) - len(missing)} of {len(wanted)} cells are in {options.out} already.")
-    _run_all(missing, settings, options.device, options.out, workers)
-
-    cells = [_read_json(_cell_file(options.out, *cell))["cell"] for cell in wanted]  # type: ignore[index]
+    cells = {
+        f"{_file_name(method)}-{seed}": (method, seed, settings, options.device, options.out)
+        for seed in range(options.seeds)
+        for method in options.methods
+    }
+    workers = options.workers or default_workers(options.device)
+    try:
+        found = run_grid(run_cell, cells, options.out, asdict(settings), workers=workers, ticks=settings.epochs)
+    except FileExistsError as error:
+        parser.error(f"argument --out: {error}")
+    results = list(found.values())
     packages = ("torch", "kornia", "lightly", "scikit-learn", "scikit-image")
     versions = {"python": platform.python_version(), "viewaug": viewaug.__version__}
     versions |= {package: version(package) for package in packages}
-    text = table(cells)
-    _write_json(
+    text = table(results)
+    write_json(
         options.out / "results.json",
         {
             "settings": asdict(settings),
             "seeds": options.seeds,
             "device": options.device,
             "versions": versions,
-            "cells": cells,
+            "cells": results,
         },
     )
     files = [options.out / "results.json"]
-    learned = [method for method in options.methods if parse(method)[1] not in FIXED]
+    learned = [method for method in options.methods if parse(method)[1] not in FIXED + UNPAIRED]
     if learned:
         files += [draw(options.out, learned), _viewmaker_file(options.out, learned[0], 0)]
+    files += [_write_data(options.out, _data(settings.test_images, False))]
     print(f"\n{text}\n", *files, sep="\n")
 
 
-def _run_all(cells: Sequence[tuple[str, int]], settings: Settings, device: str, out: Path, workers: int) -> None:
-    """Run cells side by side, with one progress bar over all their epochs."""
-    if not cells:
-        return
-    context = multiprocessing.get_context("spawn")
-    epochs = context.Value("i", 0)
-    total = settings.epochs * sum(method != "untrained" for method, _ in cells)
-    with (
-        ProcessPoolExecutor(workers, context, _start_worker, (epochs,)) as pool,
-        tqdm(total=total, unit="epoch", desc=f"{len(cells)} cells") as bar,
-    ):
-        running = {pool.submit(run_cell, method, seed, settings, device, out) for method, seed in cells}
-        try:
-            while running:
-                done, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-                if epochs.value > bar.n:
-                    bar.update(epochs.value - bar.n)
-                for future in done:
-                    future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-_epochs: Any = None  # a worker's share in the count of finished epochs
-
-
-def _start_worker(epochs: Any) -> None:
-    global _epochs
-    _epochs = epochs
-
-
-def _count_epoch() -> None:
-    if _epochs is not None:
-        with _epochs.get_lock():
-            _epochs.value += 1
+def _write_data(out: Path, data: PhotoDigits) -> Path:
+    """Write the test images, for ``viewaug diagnose``."""
+    with replacing(out / "data.npz") as temporary:
+        np.savez_compressed(temporary, x=data.images, mask=data.mask, **{task: getattr(data, task) for task in TASKS})
+    return out / "data.npz"
 
 
 @functools.cache
@@ -389,22 +372,12 @@ def _data(n: int, train: bool) -> PhotoDigits:
     return photo_digits(n, train=train)
 
 
-def _cell_file(out: Path, method: str, seed: int) -> Path:
-    return out / "cells" / f"{method.replace(':', '-')}-{seed}.json"
+def _file_name(method: str) -> str:
+    return method.replace(":", "-")
 
 
 def _viewmaker_file(out: Path, method: str, seed: int) -> Path:
-    name = "viewmaker" if method == "learned" else method.replace(":", "-")
-    return out / f"{name}-{seed}.safetensors"
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    return dict(json.loads(path.read_text())) if path.exists() else None
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+    return out / f"{'viewmaker' if method == 'learned' else _file_name(method)}-{seed}.safetensors"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The hand-made augmentations of SimCLR, by kornia."""
 
 import kornia.augmentation as K
-from torch import nn
+from torch import Tensor, nn
 
 
 def simclr_pipeline(size: int) -> nn.Module:
@@ -21,3 +21,8 @@ def simclr_pipeline(size: int) -> nn.Module:
         K.RandomGrayscale(p=0.2),
         K.RandomGaussianBlur((blur, blur), (0.1, 2.0), p=0.5),
     )
+
+
+def simclr_views(x: Tensor) -> Tensor:
+    """Views of a batch of square images by these augmentations, as ``viewaug diagnose --compare`` takes them."""
+    return simclr_pipeline(x.shape[-1])(x)

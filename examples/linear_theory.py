@@ -8,15 +8,14 @@ python -m viewaug.examples.linear_theory [--out DIR]
 """
 
 import argparse
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from viewaug.examples.grid import default_workers, run_grid, write_json
 
 from viewaug._files import replacing
 from viewaug.commands._arguments import positive, seed
@@ -133,6 +132,40 @@ def train(kept: float, decay: float, generator: torch.Generator, *, runs: int = 
     }
 
 
+def run_cell(part: str, seed: int, options: dict[str, Any]) -> dict[str, Any]:
+    """Run a part on random numbers that all its cells have in common."""
+    functions: dict[str, Callable[..., Any]] = {"lemma": lemma, "one_step": one_step, "train": train}
+    return {"found": functions[part](**options, generator=torch.Generator().manual_seed(seed))}
+
+
+def draw_gains(results: dict[str, Any], file: Path) -> None:
+    """Draw how much faster a feature is learned the less the views keep of the other, and where the long runs end."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for row in results["one_step"]:
+        drifts = {float(kept): value for kept, value in row["drift"].items()}
+        start = drifts[ALPHAS[0]]
+        label = f"norm {row['norm']:g}, cosine {row['cosine']:g}, other's norm {row['other']:g}"
+        left.plot(list(drifts), [value / start - 1 for value in drifts.values()], marker=".", label=label)
+    left.set(xlabel="how much the views keep of the other feature", ylabel="gain in the angle's speed")
+    left.legend(fontsize=5)
+    for kept in dict.fromkeys(row["kept"] for row in results["train"]):
+        rows = [row for row in results["train"] if row["kept"] == kept]
+        right.errorbar(
+            [row["decay"] for row in rows],
+            [row["norm"] for row in rows],
+            [row["norm_interval"] for row in rows],
+            label=f"other kept {kept:g}",
+            capsize=2,
+        )
+    right.set(xlabel="weight decay", ylabel="norm of the feature's extractor at the end")
+    right.legend(fontsize=7)
+    with replacing(file) as temporary:
+        figure.savefig(temporary, dpi=130)
+
+
 def report(results: dict[str, Any]) -> str:
     """Return the results as tables."""
     lines = ["| cosine | probe error, measured | arccos / pi |", "| ---: | ---: | ---: |"]
@@ -159,36 +192,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=positive(int), default=600, help="steps of the longer run")
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--out", type=Path, default=Path("linear_theory"), help="folder for the results")
+    parser.add_argument("--workers", type=positive(int), default=default_workers(), help="processes")
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
 
-    cells: list[tuple[str, dict[str, Any]]] = [("lemma", {})]
     grid = [(0.2, 0.1, other) for other in (0.5, 0.8, 1.0, 1.5)]  # the last one is outside the theorem's conditions
     grid += [(0.05, 0.1, 1.0), (1.0, 0.1, 1.0), (0.2, 0.5, 1.0), (0.2, 0.9, 1.0), (2.0, 0.9, 1.0)]
-    cells += [("one_step", {"norm": norm, "cosine": cosine, "other": other}) for norm, cosine, other in grid]
-    cells += [("train", {"kept": kept, "decay": decay}) for decay in (0, 10, 40, 55, 60) for kept in (0.99, 0.5, 0.0)]
-    results: dict[str, Any] = {"lemma": [], "one_step": [], "train": []}
+    parts: list[tuple[str, dict[str, Any]]] = [("lemma", {})]
+    parts += [("one_step", {"norm": norm, "cosine": cosine, "other": other}) for norm, cosine, other in grid]
+    parts += [("train", {"kept": kept, "decay": decay}) for decay in (0, 10, 40, 55, 60) for kept in (0.99, 0.5, 0.0)]
+    scale = {"lemma": {}, "one_step": {"batches": max(1000, options.batches)}, "train": {"steps": options.steps}}
+    cells = {
+        "-".join([part, *(f"{key}{value:g}" for key, value in place.items())]): (
+            part,
+            options.seed,
+            place | scale[part],
+        )
+        for part, place in parts
+    }
     setting = {"batches": options.batches, "steps": options.steps, "seed": options.seed}
-    for name, cell in tqdm(cells, unit="cell"):
-        file = options.out / "cells" / ("-".join([name, *(f"{key}{value:g}" for key, value in cell.items())]) + ".json")
-        found = json.loads(file.read_text()) if file.exists() else None
-        if found is not None and found["setting"] != setting:
-            parser.error(f"argument --out: {options.out} holds results of other settings; choose another folder")
-        if found is None:
-            generator = torch.Generator().manual_seed(options.seed)  # the same for all: common random numbers
-            if name == "lemma":
-                value: Any = lemma(generator)
-            elif name == "one_step":
-                value = one_step(**cell, batches=max(1000, options.batches), generator=generator)
-            else:
-                value = train(**cell, generator=generator, steps=options.steps)
-            found = {"setting": setting, "value": value}
-            with replacing(file) as temporary:
-                temporary.write_text(json.dumps(found) + "\n")
-        results[name] += found["value"] if name == "lemma" else [found["value"]]
-    with replacing(options.out / "results.json") as temporary:
-        temporary.write_text(json.dumps({"setting": setting, **results}, indent=1) + "\n")
-    print(f"\n{report(results)}\n\n{options.out / 'results.json'}")
+    try:
+        found = run_grid(run_cell, cells, options.out, setting, workers=options.workers)
+    except FileExistsError as error:
+        parser.error(f"argument --out: {error}")
+    results: dict[str, Any] = {"setting": setting, "lemma": found.pop("lemma")["found"]}
+    for part in ("one_step", "train"):
+        results[part] = [cell["found"] for name, cell in found.items() if name.startswith(part)]
+    write_json(options.out / "results.json", results)
+    draw_gains(results, options.out / "gains.png")
+    print(f"\n{report(results)}\n", options.out / "results.json", options.out / "gains.png", sep="\n")
 
 
 if __name__ == "__main__":

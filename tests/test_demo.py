@@ -61,28 +61,25 @@ def test_demo_runs_and_goes_on(tmp_path, capsys, monkeypatch):
     # Started again, it runs what is missing alone.
     (tmp_path / "cells" / "noise-0.json").unlink()
     runs = []
-    run_all = demo._run_all
-    monkeypatch.setattr(demo, "_run_all", lambda cells, *rest: runs.append(cells) or run_all(cells, *rest))
+    pretrain = demo.pretrain
+    monkeypatch.setattr(demo, "pretrain", lambda *rest: runs.append(rest[:2]) or pretrain(*rest))
     main(QUICK + out)
-    assert runs == [[("noise", 0)]]
+    assert runs == [("noise", 0)]
 
     with pytest.raises(SystemExit):
         main([*QUICK, *out, "--budget", "0.1"])
     assert "other settings" in capsys.readouterr().err
 
 
-def test_methods(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(  # in this process
-        demo, "_run_all", lambda cells, *rest: [demo.run_cell(*cell, *rest[:-1]) for cell in cells]
-    )
-    assert main([*QUICK, "--out", str(tmp_path), "--methods", "colour", "none"]) == 0
+def test_methods(tmp_path, capsys):
+    assert main([*QUICK, "--out", str(tmp_path), "--methods", "colour", "supervised"]) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"^\| colour +\| .*\n\| none +\| ", printed, re.MULTILINE)
-    names = {"cells", "colour-0.safetensors", "results.json", "views.png"}
-    assert {path.name for path in tmp_path.iterdir()} == names
+    assert re.search(r"^\| colour +\| .*\n\| supervised +\| ", printed, re.MULTILINE)
+    names = {"cells", "colour-0.safetensors", "colour-0.pt2", "supervised-0.pt2"}
+    assert {path.name for path in tmp_path.iterdir()} == names | {"data.npz", "results.json", "views.png"}
     assert viewaug.load(tmp_path / "colour-0.safetensors").config["perturbation"] == "colour"
     cells = json.loads((tmp_path / "results.json").read_text())["cells"]
-    assert [cell["method"] for cell in cells] == ["colour", "none"]
+    assert [cell["method"] for cell in cells] == ["colour", "supervised"]
 
 
 def test_table():
@@ -114,6 +111,7 @@ def test_table():
         (["demo", "--methods", "none", "dance"], "'dance'"),
         (["demo", "--methods", "warp+dance"], "'dance'"),
         (["demo", "--methods", "gain"], "Gain"),  # of waveforms
+        (["demo", "--methods", "byol:supervised"], "supervised has no objective"),
         (["demo", "--methods", "kornia"], "'kornia'"),  # which needs options
         (["dance"], "dance"),
     ],

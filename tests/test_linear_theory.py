@@ -55,13 +55,13 @@ def test_known_values_of_one_step():
 
 
 def test_command_resumes(tmp_path, capsys):
-    arguments = ["--batches", "1000", "--steps", "2", "--out", str(tmp_path)]
+    arguments = ["--batches", "1000", "--steps", "2", "--workers", "1", "--out", str(tmp_path)]
     theory.main(arguments)
     printed = capsys.readouterr().out
     assert "| cosine | probe error, measured |" in printed
     cell = next((tmp_path / "cells").glob("train-*.json"))
     content = json.loads(cell.read_text())
-    content["value"]["angle"] = 12.34  # kept, so that one sees it was not run again
+    content["cell"]["found"]["angle"] = 12.34  # kept, so that one sees it was not run again
     cell.write_text(json.dumps(content))
     theory.main(arguments)
     assert "12.34" in capsys.readouterr().out

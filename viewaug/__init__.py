@@ -26,6 +26,6 @@ __all__ = [
 
 def __getattr__(name: str) -> ModuleType:
     """Load what needs an extra on first use."""
-    if name in ("metrics", "perturbations", "plots"):
+    if name in ("diagnosis", "metrics", "perturbations", "plots", "probes"):
         return importlib.import_module(f"viewaug.{name}")
     raise AttributeError(f"module 'viewaug' has no attribute {name!r}")

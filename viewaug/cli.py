@@ -1,4 +1,4 @@
-"""The command line: ``viewaug demo | views | info``."""
+"""The command line: ``viewaug demo | views | info | diagnose``."""
 
 import argparse
 import importlib
@@ -12,6 +12,10 @@ import viewaug
 COMMANDS = {
     "demo": ("viewaug.examples.demo", "pretrain on images with two labels, and compare learned views with others"),
     "views": ("viewaug.commands.views", "draw inputs, views of a saved viewmaker, and the differences"),
+    "diagnose": (
+        "viewaug.commands.diagnose",
+        "measure which labels the views of a saved viewmaker destroy",
+    ),
     "info": ("viewaug.commands.info", "print a saved viewmaker's configuration, cost and distortion"),
 }
 

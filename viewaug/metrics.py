@@ -262,6 +262,31 @@ class Collapse(Metric):
         }
 
 
+def mask_share(x: Tensor, view: Tensor, mask: Tensor) -> Tensor:
+    """Return how much of each view's change lies on a mask: the share of ``|view - x|`` there, NaN without a change.
+
+    Args:
+        x: the inputs.
+        view: views of them.
+        mask: the place, such as an overlay's opacity, in [0, 1].
+
+    Shape:
+        - x, view: ``(B, C, *spatial)``.
+        - mask: ``(B, 1, *spatial)``.
+        - output: ``(B,)``.
+
+    Examples:
+        >>> x = torch.zeros(1, 1, 2, 2)
+        >>> mask_share(x, x + torch.tensor([[3.0, 1.0], [0.0, 0.0]]), mask=torch.eye(2)[None, None])
+        tensor([0.7500])
+    """
+    if x.shape != view.shape or mask.shape != (len(x), 1, *x.shape[2:]):
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (x, view, mask))
+        raise ValueError(f"Expected `x`, `view` (B, C, *spatial) and `mask` (B, 1, *spatial), but got {shapes}.")
+    change = (view - x).abs()
+    return (change * mask).flatten(1).sum(1) / change.flatten(1).sum(1)
+
+
 def _within(p: Tensor) -> Tensor:
     """The share of the variance between views of one input, (inputs, views)."""
     views = p.shape[1]

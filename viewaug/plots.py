@@ -1,8 +1,10 @@
-"""Figures: inputs, their views, and what was changed."""
+"""Figures: inputs, their views, what was changed, and which labels that destroys."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from viewaug.budget import ValueRange, check_value_range
@@ -82,6 +84,146 @@ def view_grid(
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
         line[0].set_ylabel(label, fontsize=8)
+    return figure
+
+
+def probability_histograms(
+    probabilities: Mapping[str, Mapping[str, Tensor]], thresholds: Mapping[str, float] | None = None, bins: int = 20
+) -> Figure:
+    """Draw histograms of the probability of the correct label over views, a row a task, a column a method.
+
+    Compare Feature Dropout (Tamkin et al., NeurIPS 2023, figure 2).
+
+    Args:
+        probabilities: for each method's name and each task's name the probabilities, of any shape.
+        thresholds: for each task's name, below which a label counts as destroyed; drawn as a line.
+        bins: how many.
+
+    Examples:
+        >>> figure = probability_histograms({"noise": {"digit": torch.rand(50, 8)}}, {"digit": 0.1})
+        >>> len(figure.axes)
+        1
+    """
+    if not probabilities:
+        raise ValueError("Expected `probabilities` of at least one method, but got none.")
+    tasks = list(next(iter(probabilities.values())))
+    if not tasks or any(list(found) != tasks for found in probabilities.values()):
+        raise ValueError("Expected `probabilities` of the same tasks, at least one, for every method.")
+    figure = Figure(figsize=(0.6 + 1.9 * len(probabilities), 0.5 + 1.4 * len(tasks)), layout="constrained")
+    axes = figure.subplots(len(tasks), len(probabilities), squeeze=False, sharex=True, sharey="row")
+    for column, (method, found) in enumerate(probabilities.items()):
+        axes[0, column].set_title(method, fontsize=9)
+        for ax, task in zip(axes[:, column], tasks, strict=True):
+            values = _ready(found[task]).flatten()
+            ax.hist(values.numpy(), bins=bins, range=(0, 1), weights=(values * 0 + 1 / len(values)).numpy())
+            if thresholds is not None:
+                ax.axvline(thresholds[task], color="black", linewidth=0.8, linestyle=":")
+            ax.tick_params(labelsize=7)
+    for ax, task in zip(axes[:, 0], tasks, strict=True):
+        ax.set_ylabel(task, fontsize=9)
+    figure.supxlabel("probability of the correct label", fontsize=8)
+    figure.supylabel("share of views", fontsize=8)
+    return figure
+
+
+def dropout_matrices(matrices: Mapping[str, Tensor], tasks: Sequence[str]) -> Figure:
+    """Draw how often each label survives the views that drop another one, a matrix a method.
+
+    Args:
+        matrices: for each method's name the ``dropout`` of :class:`viewaug.metrics.FeatureDropout`, ``(T, T)``.
+        tasks: the names of the T tasks.
+
+    Examples:
+        >>> figure = dropout_matrices({"learned": torch.tensor([[0.0, 0.9], [0.8, 0.0]])}, ["photo", "digit"])
+        >>> figure.axes[0].texts[1].get_text()
+        '0.90'
+    """
+    if not matrices:
+        raise ValueError("Expected `matrices` of at least one method, but got none.")
+    size = len(tasks)
+    figure = Figure(figsize=(0.8 + (0.9 + 0.6 * size) * len(matrices), 1.0 + 0.6 * size), layout="constrained")
+    axes = figure.subplots(1, len(matrices), squeeze=False, sharey=True)[0]
+    for ax, (method, matrix) in zip(axes, matrices.items(), strict=True):
+        if matrix.shape != (size, size):
+            raise ValueError(f"Expected `matrices` of shape ({size}, {size}), but got {tuple(matrix.shape)}.")
+        values = _ready(matrix)
+        ax.imshow(values.numpy(), cmap="Blues", vmin=0, vmax=1)
+        for row in range(size):
+            for column in range(size):
+                value = values[row, column].item()
+                text = "-" if math.isnan(value) else f"{value:.2f}"
+                ax.text(column, row, text, ha="center", va="center", color="white" if value > 0.6 else "black")
+        ax.set_title(method, fontsize=9)
+        ax.set_xticks(range(size), tasks, fontsize=8)
+        ax.set_yticks(range(size), tasks, fontsize=8)
+    axes[0].set_ylabel("views that drop", fontsize=8)
+    figure.supxlabel("survival of", fontsize=8)
+    return figure
+
+
+def sorted_views(
+    x: Tensor,
+    views: Tensor,
+    probability: Tensor,
+    *,
+    count: int = 8,
+    amplify: float = 5.0,
+    value_range: ValueRange = (0.0, 1.0),
+) -> Figure:
+    """Draw views of one input from those that destroy its label to those that keep it, and their differences.
+
+    Args:
+        x: the input, ``(C, *spatial)``.
+        views: views of it, ``(V, C, *spatial)``.
+        probability: that of the correct label on each of them, ``(V,)``.
+        count: how many to draw, evenly spaced in the order.
+        amplify: as in :func:`view_grid`.
+        value_range: as in :func:`view_grid`.
+
+    Examples:
+        >>> figure = sorted_views(torch.rand(3, 8, 8), torch.rand(20, 3, 8, 8), torch.linspace(0, 1, 20), count=5)
+        >>> [ax.get_title() for ax in figure.axes[:5]]
+        ['0.00', '0.26', '0.53', '0.74', '1.00']
+    """
+    if probability.shape != views.shape[:1]:
+        raise ValueError(
+            f"Expected `probability` of {len(views)} views, ({len(views)},), but got {tuple(probability.shape)}."
+        )
+    places = torch.linspace(0, len(views) - 1, min(count, len(views))).round().long()
+    picked = probability.argsort()[places]
+    figure = view_grid(
+        x.expand(len(picked), *x.shape), [views[picked]], amplify=amplify, value_range=value_range, labels=["view"]
+    )
+    for ax, value in zip(figure.axes, probability[picked].tolist(), strict=False):
+        ax.set_title(f"{value:.2f}", fontsize=8)
+    return figure
+
+
+def mask_shares(shares: Mapping[str, Tensor], area: float) -> Figure:
+    """Draw how much of the views' change lies on a mask, method by method.
+
+    Args:
+        shares: for each method's name what :func:`viewaug.metrics.mask_share` returned, of any shape.
+        area: the mask's own share of the signal, which evenly spread changes would have.
+
+    Examples:
+        >>> figure = mask_shares({"noise": torch.rand(100)}, area=0.1)
+        >>> figure.axes[0].get_legend().get_texts()[0].get_text()
+        'noise, median 0.49'
+    """
+    figure = Figure(figsize=(4.5, 2.4), layout="constrained")
+    ax = figure.subplots()
+    for method, share in shares.items():
+        values = _ready(share).flatten()
+        values = values[~values.isnan()]
+        weights = values * 0 + 1 / max(len(values), 1)
+        label = f"{method}, median {values.median():.2f}"
+        ax.hist(values.numpy(), bins=40, range=(0, 1), weights=weights.numpy(), histtype="step", label=label)
+    ax.axvline(area, color="black", linewidth=0.8, linestyle=":")
+    ax.set_xlabel("share of the change on the mask", fontsize=8)
+    ax.set_ylabel("share of views", fontsize=8)
+    ax.tick_params(labelsize=7)
+    ax.legend(fontsize=7)
     return figure
 
 
