@@ -160,7 +160,7 @@ def draw_gains(results: dict[str, Any], file: Path) -> None:
             label=f"other kept {kept:g}",
             capsize=2,
         )
-    right.set(xlabel="weight decay", ylabel="norm of the feature's extractor at the end")
+    right.set(xlabel="weight decay", ylabel="extractor's norm at the end")
     right.legend(fontsize=7)
     with replacing(file) as temporary:
         figure.savefig(temporary, dpi=130)

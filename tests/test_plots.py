@@ -1,9 +1,10 @@
-"""What view_grid draws, read back from its axes."""
+"""What figures draw, read back from their axes."""
 
 import numpy as np
 import pytest
 import torch
 
+from viewaug import plots
 from viewaug.plots import view_grid
 
 
@@ -147,3 +148,58 @@ def test_labels():
     assert [ax.get_ylabel() for ax in figure.axes[::2]] == ["input", "warp", "change x5", "blur", "change x5"]
     with pytest.raises(ValueError, match="`labels` of 2"):
         view_grid(x, [x, x], labels=["warp"])
+
+
+def test_probability_histograms():
+    p = torch.tensor([[0.05, 0.15], [0.95, 0.96]])
+    found = {"learned": {"photo": p, "digit": p}, "noise": {"photo": p, "digit": 0 * p}}
+    axes = plots.probability_histograms(found, {"photo": 0.1, "digit": 0.2}, bins=10).axes
+    assert [ax.get_title() for ax in axes] == ["learned", "noise", "", ""]
+    assert [ax.get_ylabel() for ax in axes] == ["photo", "", "digit", ""]
+    heights = [[patch.get_height() for patch in ax.patches] for ax in axes]
+    assert heights[0] == pytest.approx([0.25, 0.25, 0, 0, 0, 0, 0, 0, 0, 0.5])
+    assert heights[3] == pytest.approx([1, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    assert [ax.lines[0].get_xdata()[0] for ax in axes] == [0.1, 0.1, 0.2, 0.2]
+
+
+def test_dropout_matrices():
+    matrix = torch.tensor([[0.0, 0.9], [float("nan"), 0.25]])
+    axes = plots.dropout_matrices({"a": matrix, "b": matrix.T}, ["x", "y"]).axes
+    assert [[text.get_text() for text in ax.texts] for ax in axes] == [
+        ["0.00", "0.90", "-", "0.25"],
+        ["0.00", "-", "0.90", "0.25"],
+    ]
+    assert [ax.get_title() for ax in axes] == ["a", "b"]
+
+
+def test_sorted_views():
+    x, views = seeded(3, 8, 6), seeded(9, 3, 8, 6)
+    p = torch.tensor([0.9, 0.1, 0.5, 0.3, 0.2, 0.8, 0.0, 1.0, 0.4])
+    axes = plots.sorted_views(x, views, p, count=3, amplify=2).axes
+    assert [ax.get_title() for ax in axes[:3]] == ["0.00", "0.40", "1.00"]
+    for ax, index in zip(axes[3:6], (6, 8, 7), strict=True):
+        torch.testing.assert_close(pixels(ax), views[index], rtol=0, atol=1e-5)
+    assert len(plots.sorted_views(x, views[:2], p[:2]).axes) == 6  # fewer than asked for
+
+
+def test_mask_shares():
+    shares = torch.tensor([[0.2, 0.21], [0.9, float("nan")]])
+    (ax,) = plots.mask_shares({"learned": shares}, area=0.3).axes
+    assert ax.get_legend().get_texts()[0].get_text() == "learned, median 0.21"
+    assert ax.lines[0].get_xdata()[0] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda: plots.probability_histograms({}), "at least one method"),
+        (lambda: plots.probability_histograms({"a": {}}), "same tasks"),
+        (lambda: plots.probability_histograms({"a": {"x": X}, "b": {"y": X}}), "same tasks"),
+        (lambda: plots.dropout_matrices({}, ["x"]), "at least one method"),
+        (lambda: plots.dropout_matrices({"a": torch.eye(3)}, ["x", "y"]), r"shape \(2, 2\)"),
+        (lambda: plots.sorted_views(X[0], X, torch.zeros(3)), "`probability` of 2 views"),
+    ],
+)
+def test_errors_of_what_views_destroy(act, message):
+    with pytest.raises(ValueError, match=message):
+        act()

@@ -6,18 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from viewaug.examples import demo, linear_theory
+from viewaug.examples import demo, linear_theory, random_bits
 
+from viewaug.commands._report import tables
 from viewaug.perturbations import PERTURBATIONS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = ROOT / "examples" / "results"
 CODE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize("code", CODE[1:], ids=range(1, len(CODE)))
-def test_code_runs(code, monkeypatch):
+def test_code_runs(code, monkeypatch, tmp_path):
     monkeypatch.setitem(PERTURBATIONS, "invert", None)  # the name that the code gives away goes again
+    monkeypatch.chdir(tmp_path)  # some write files
     exec(code, {})
 
 
@@ -31,7 +34,7 @@ def test_loop_trains_both_players():
     assert len([line for line in CODE[0].splitlines() if "viewmaker" in line or "augmentation" in line]) <= 10
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "examples" / "results").glob("*.json")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted(RESULTS.glob("*.json")), ids=lambda file: file.stem)
 def test_tables_are_the_results_that_are_kept(file):
     assert demo.table(json.loads(file.read_text())["cells"]) in README
 
@@ -45,5 +48,23 @@ def test_lightly_example_adds_at_most_ten_lines():
 
 
 def test_tables_of_the_linear_theory_are_the_results_that_are_kept():
-    results = json.loads((ROOT / "examples" / "results" / "linear_theory" / "results.json").read_text())
-    assert all(table in README for table in linear_theory.report(results).split("\n\n"))
+    results = json.loads((RESULTS / "linear_theory" / "results.json").read_text())
+    page = (RESULTS / "linear_theory" / "README.md").read_text()
+    assert all(table in page for table in linear_theory.report(results).split("\n\n"))
+
+
+@pytest.mark.parametrize("file", sorted((RESULTS / "random_bits").glob("*.json")), ids=lambda file: file.stem)
+def test_tables_of_random_bits_are_the_results_that_are_kept(file):
+    cells = json.loads(file.read_text())["cells"]
+    assert random_bits.table(cells) in (RESULTS / "random_bits" / "README.md").read_text()
+
+
+def test_report_of_the_diagnosis_is_of_the_results_that_are_kept():
+    results = json.loads((RESULTS / "diagnosis" / "results.json").read_text())
+    assert tables(results) in (RESULTS / "diagnosis" / "report.md").read_text()
+
+
+def test_links_lead_somewhere():
+    for page in (ROOT / "README.md", *RESULTS.glob("*/*.md")):
+        for link in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page}: {link}"

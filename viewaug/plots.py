@@ -207,9 +207,9 @@ def mask_shares(shares: Mapping[str, Tensor], area: float) -> Figure:
         area: the mask's own share of the signal, which evenly spread changes would have.
 
     Examples:
-        >>> figure = mask_shares({"noise": torch.rand(100)}, area=0.1)
+        >>> figure = mask_shares({"noise": torch.linspace(0, 1, 101)}, area=0.1)
         >>> figure.axes[0].get_legend().get_texts()[0].get_text()
-        'noise, median 0.49'
+        'noise, median 0.50'
     """
     figure = Figure(figsize=(4.5, 2.4), layout="constrained")
     ax = figure.subplots()

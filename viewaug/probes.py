@@ -2,6 +2,7 @@
 
 import copy
 import os
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -36,11 +37,12 @@ class Probe(nn.Module):
         super().__init__()
         if not heads:
             raise ValueError("Expected `heads` of at least one task, but got none.")
-        self.encoder, self.heads = encoder, nn.ModuleDict(heads)
+        self.encoder, self.tasks = encoder, tuple(heads)
+        self.heads = nn.ModuleList(heads.values())  # no ModuleDict: a task may be called "type"
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         features = self.encoder(x)
-        return {task: head(features) for task, head in self.heads.items()}
+        return {task: head(features) for task, head in zip(self.tasks, self.heads, strict=True)}
 
     @classmethod
     def fit(cls, encoder: nn.Module, x: Tensor, labels: Mapping[str, Tensor], *, batch: int = 256) -> "Probe":
@@ -120,6 +122,9 @@ def load_probe(path: str | os.PathLike[str]) -> nn.Module:
     if not Path(path).is_file():
         raise FileNotFoundError(f"Expected a probe at {path}, but there is no such file.")
     try:
+        with zipfile.ZipFile(path) as opened:  # PyTorch would log a warning with a trace of other archives
+            if not any(name.endswith("archive_format") for name in opened.namelist()):
+                raise ValueError("it is another kind of archive")
         return torch.export.load(path).module()
     except Exception as error:  # broken files make the reader raise all sorts
         raise ValueError(f"{path} is not a probe: {error}") from error
