@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from viewaug import AdversarialAugmentation, Viewmaker, distortion
+from viewaug import AdversarialAugmentation, BudgetController, Viewmaker, distortion
 from viewaug._checks import check_count
 from viewaug._files import replacing
 from viewaug._noise import generator_at
@@ -51,7 +51,8 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
         mean: what to subtract from a view, a number or one per channel.
         std: what to divide a view by afterwards, a number or one per channel.
         key: where the views are in batches that are dictionaries.
-        budget: a schedule, from the number of optimizer steps so far to the budget; None for the viewmaker's own.
+        budget: a schedule, from the number of optimizer steps so far to the budget; a controller, which takes the
+            loss of each batch; None for the viewmaker's own.
         freeze_after_epoch: number of epochs after which the viewmaker stops learning and goes on as a fixed
             augmentation; 0 for one that is trained already.
         draw_every_n_epochs: how often to draw views, for TensorBoard or else to ``<default_root_dir>/viewmaker``; 0
@@ -78,13 +79,20 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         key: str | None = None,
-        budget: Callable[[int], float] | None = None,
+        budget: Callable[[int], float] | BudgetController | None = None,
         freeze_after_epoch: int | None = None,
         draw_every_n_epochs: int = 0,
         seed: int = 0,
     ) -> None:
+        self.controller = budget if isinstance(budget, BudgetController) else None
+        if self.controller is not None:
+            if self.controller.viewmaker is not viewmaker:
+                raise ValueError("Expected `budget` to control the callback's viewmaker, but it controls another one.")
+            budget = None
         if budget is not None and not callable(budget):
-            raise TypeError(f"Expected `budget` to be a function of the step, but got {type(budget).__name__}.")
+            raise TypeError(
+                f"Expected `budget` to be a function of the step or a BudgetController, but got {type(budget).__name__}."
+            )
         if freeze_after_epoch is not None:
             check_count("freeze_after_epoch", freeze_after_epoch, 0)
         check_count("draw_every_n_epochs", draw_every_n_epochs, 0)
@@ -149,6 +157,17 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
             self._optimizer.step()
         self._optimizer.zero_grad()
 
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any) -> None:
+        """Steer the budget by the loss of the batch."""
+        if self.controller is None:
+            return
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if not isinstance(loss, Tensor):
+            raise TypeError("Expected `training_step` to return a loss, by which to control the budget.")
+        # Lightning has divided it.
+        self.controller.step(loss * (trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1))
+        pl_module.log("viewmaker/difficulty", self.controller.difficulty, on_step=True, on_epoch=False)
+
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Draw views of the last batch."""
         every = self.draw_every_n_epochs
@@ -173,11 +192,14 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the viewmaker's Adam; its weights are in the module's state."""
-        return {"optimizer": self._optimizer.state_dict()}
+        state = {"optimizer": self._optimizer.state_dict()}
+        return state if self.controller is None else {**state, "controller": self.controller.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what :meth:`state_dict` returned."""
         self._optimizer.load_state_dict(state_dict["optimizer"])
+        if self.controller is not None and "controller" in state_dict:
+            self.controller.load_state_dict(state_dict["controller"])
 
     @staticmethod
     def _unwrap(pl_module: Any) -> None:

@@ -48,19 +48,15 @@ def photo_digits(n: int, *, train: bool, seed: int = 0) -> PhotoDigits:
         >>> data.images.shape, data.photo.shape, data.digit.shape
         (torch.Size([5, 3, 32, 32]), torch.Size([5]), torch.Size([5]))
     """
-    photos, (digits, labels) = _photographs(), _digits(train)
+    digits, labels = handwritten(train)
     images, masks, photo_labels, digit_labels = [], [], [], []
     for i in range(n):
         rng = np.random.default_rng([seed, int(train), i])
-        k = int(rng.integers(len(photos)))
-        _, height, width = photos[k].shape
-        places = cells(height, width, train=train)
-        top, left = places[rng.integers(len(places))] + rng.integers(CELL - SIZE + 1, size=2)
+        background, k = crop(rng, train)
         j = int(rng.integers(len(digits)))
         y, x = (SIZE - DIGIT) // 2, (SIZE - DIGIT) // 2
         mask = torch.zeros(1, SIZE, SIZE)
         mask[:, y : y + DIGIT, x : x + DIGIT] = digits[j]
-        background = photos[k][:, top : top + SIZE, left : left + SIZE]
         images.append(background + mask * (1 - background))  # a white digit
         masks.append(mask)
         photo_labels.append(k)
@@ -72,6 +68,16 @@ def cells(height: int, width: int, *, train: bool) -> list[tuple[int, int]]:
     """Top left corners of the cells of a photograph that are for training, or for testing."""
     rows, columns = range(height // CELL), range(width // CELL)
     return [(CELL * r, CELL * c) for r in rows for c in columns if ((r + 2 * c) % 4 != 0) == train]
+
+
+def crop(rng: np.random.Generator, train: bool) -> tuple[Tensor, int]:
+    """Draw a crop of a photograph, (3, 32, 32), and say which one it is of."""
+    photos = _photographs()
+    k = int(rng.integers(len(photos)))
+    _, height, width = photos[k].shape
+    places = cells(height, width, train=train)
+    top, left = places[rng.integers(len(places))] + rng.integers(CELL - SIZE + 1, size=2)
+    return photos[k][:, top : top + SIZE, left : left + SIZE], k
 
 
 @functools.cache
@@ -92,7 +98,7 @@ def _photographs() -> list[Tensor]:
 
 
 @functools.cache
-def _digits(train: bool) -> tuple[Tensor, Tensor]:
+def handwritten(train: bool) -> tuple[Tensor, Tensor]:
     """Handwritten digits as opacities, (N, 1, 16, 16), and their labels."""
     from sklearn.datasets import load_digits
 

@@ -5,6 +5,7 @@ from types import ModuleType
 
 from viewaug.adversary import AdversarialAugmentation, reverse_gradient
 from viewaug.budget import distortion, fit_budget, project_to_budget, rescale_to_budget
+from viewaug.budget_controller import BudgetController
 from viewaug.checkpoints import load, save
 from viewaug.joint_optimizer import JointOptimizer
 from viewaug.viewmaker import Viewmaker
@@ -12,6 +13,7 @@ from viewaug.viewmaker import Viewmaker
 __version__ = "0.1.0"
 __all__ = [
     "AdversarialAugmentation",
+    "BudgetController",
     "JointOptimizer",
     "Viewmaker",
     "distortion",

@@ -1,0 +1,1 @@
+"""Experiments with several tasks in one input: data, training, probes and reports."""

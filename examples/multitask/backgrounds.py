@@ -1,0 +1,103 @@
+"""Labelled images to put overlays on: CIFAR-10, a folder of images, or photographs that come with packages."""
+
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from viewaug.examples.photo_digits import crop
+
+SIZE = 32
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+
+
+class Images(NamedTuple):
+    """Images, ``(N, 3, 32, 32)`` in 0 to 255, and their labels, ``(N,)``."""
+
+    x: Tensor
+    label: Tensor
+
+
+def backgrounds(source: str, *, train: bool, count: int) -> Images:
+    """Read at most `count` images.
+
+    Args:
+        source: ``"photographs"``, crops of ten that come with packages; ``"cifar10"``, by torchvision, downloaded to
+            ``~/.cache/viewaug``; an .npz file of JPEG-coded images (``jpeg_train``, ``offsets_train``, ``y_train``, and
+            the same for ``test``); or a folder with ``train`` and ``test``, each with a folder of images a class.
+        train: which split.
+        count: how many, from the beginning; of a folder's, spread over the classes.
+
+    Raises:
+        FileNotFoundError: if there is no such file or folder.
+        ValueError: if something in it cannot be read.
+    """
+    if source == "photographs":
+        return _photographs(train, count)
+    if source == "cifar10":
+        return _cifar10(train, count)
+    path = Path(source)
+    if path.is_dir():
+        return _folder(path / ("train" if train else "test"), count)
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected photographs, cifar10, or a file or folder of images, but found no {source}.")
+    try:
+        return _coded(path, "train" if train else "test", count)
+    except Exception as error:  # broken files make their readers raise all sorts
+        raise ValueError(f"{source} cannot be read: {error}") from error
+
+
+def _photographs(train: bool, count: int) -> Images:
+    drawn = [crop(np.random.default_rng([1, int(train), i]), train) for i in range(count)]
+    x = torch.stack([image for image, _ in drawn])
+    return Images((255 * x).round().to(torch.uint8), torch.tensor([label for _, label in drawn]))
+
+
+def _cifar10(train: bool, count: int) -> Images:
+    from torchvision.datasets import CIFAR10
+
+    data = CIFAR10(Path.home() / ".cache" / "viewaug", train=train, download=True)
+    x = torch.from_numpy(data.data[:count]).permute(0, 3, 1, 2).contiguous()
+    return Images(x, torch.tensor(data.targets[:count]))
+
+
+def _coded(path: Path, split: str, count: int) -> Images:
+    with np.load(path, allow_pickle=False) as file:
+        coded, places = file[f"jpeg_{split}"].tobytes(), file[f"offsets_{split}"]
+        label = torch.from_numpy(file[f"y_{split}"][:count]).long()
+    pairs = zip(places[:count], places[1 : count + 1], strict=True)
+    return Images(torch.stack([_pixels(io.BytesIO(coded[a:b])) for a, b in pairs]), label)
+
+
+def _folder(path: Path, count: int) -> Images:
+    classes = sorted(folder for folder in path.iterdir() if folder.is_dir()) if path.is_dir() else []
+    files = [
+        (file, label)
+        for label, folder in enumerate(classes)
+        for file in sorted(folder.iterdir())
+        if file.suffix.lower() in SUFFIXES
+    ]
+    if not files:
+        raise FileNotFoundError(f"Expected folders of images, one a class, in {path}, but found none.")
+    order = np.random.default_rng(0).permutation(len(files))[:count]
+    images = []
+    for i in order:
+        try:
+            images.append(_pixels(files[i][0]))
+        except OSError as error:
+            raise ValueError(f"{files[i][0]} cannot be read: {error}") from error
+    return Images(torch.stack(images), torch.tensor([files[i][1] for i in order]))
+
+
+def _pixels(file: Path | io.BytesIO) -> Tensor:
+    """The middle square of an image, in 32 x 32 pixels."""
+    with Image.open(file) as opened:
+        image = opened.convert("RGB")
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    image = image.crop((left, top, left + side, top + side)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
