@@ -91,7 +91,7 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
             budget = None
         if budget is not None and not callable(budget):
             raise TypeError(
-                f"Expected `budget` to be a function of the step or a BudgetController, but got {type(budget).__name__}."
+                f"Expected `budget` to be a BudgetController or a function of the step, not {type(budget).__name__}."
             )
         if freeze_after_epoch is not None:
             check_count("freeze_after_epoch", freeze_after_epoch, 0)

@@ -4,6 +4,7 @@ import collections
 import copy
 import importlib
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -411,3 +412,41 @@ def test_two_processes_agree(host, tmp_path):
     assert (viewmaker - start[0]).abs().mean() > 5e-4
     assert not torch.equal(net, start[1])
     assert not torch.equal(first, other_first)  # other noise on each rank
+
+
+def controlled(**options) -> ViewmakerCallback:
+    own = callback()
+    controller = viewaug.BudgetController(own.viewmaker, unrelated=2.7, target=0.5, gain=0.05, **options)
+    return ViewmakerCallback(own.viewmaker, budget=controller)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_controller_steers_the_budget(host, accumulate):
+    """By every batch's own loss, however many of them make a step."""
+    model, own = module(host), controlled()
+    losses, budgets = [], [own.viewmaker.budget]
+    step, loss_of = own.controller.step, model.training_step
+    own.controller.step = lambda loss: losses.append(loss.item()) or budgets.append(step(loss)) or budgets[-1]
+    returned = []
+    model.training_step = lambda *a: returned.append(loss_of(*a)) or returned[-1]
+    fit(model, own, host, epochs=1, accumulate_grad_batches=accumulate)
+    assert losses == pytest.approx([loss.item() for loss in returned])
+    assert len(losses) == 4
+    for before, after, loss in zip(budgets, budgets[1:], losses, strict=False):
+        change = 0.05 * max(-1, min(1, 1 - loss / 2.7 / 0.5))
+        assert after == pytest.approx(before * math.exp(change))
+
+
+def test_controlled_budget_is_saved(tmp_path):
+    model, own = module(), controlled()
+    trainer = fit(model, own, epochs=1)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    fresh = controlled()
+    fit(module(), fresh, epochs=1, ckpt_path=tmp_path / "a.ckpt")  # ends at once
+    assert fresh.viewmaker.budget == own.viewmaker.budget != 0.05
+
+
+def test_controller_of_another_viewmaker_is_refused():
+    with pytest.raises(ValueError, match="`budget` to control"):
+        ViewmakerCallback(viewaug.Viewmaker(), budget=controlled().controller)

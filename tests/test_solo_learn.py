@@ -1,6 +1,7 @@
 """The solo-learn adapter on a double of solo-learn's contract; test_real_solo_learn.py runs the real one."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -94,6 +95,19 @@ def test_momentum_branch_gets_the_same_views():
         for x, y in zip(model.seen, model.targets_seen, strict=True)
         for a, b in zip(x, y, strict=True)
     )
+
+
+def test_controller():
+    node = {"difficulty": 0.5, "unrelated": 100.0}  # the loss is always too small
+    model, _, _ = train(configuration(viewmaker=node))
+    assert model.viewmaker.budget == pytest.approx(0.05 * math.exp(4 * 0.02), rel=0.02)
+    checkpoint = {}
+    model.on_save_checkpoint(checkpoint)
+    fresh, _, _ = train(configuration(viewmaker=node), epochs=0)
+    fresh.on_load_checkpoint(checkpoint)
+    assert fresh.viewmaker.budget == model.viewmaker.budget
+    with pytest.raises(ValueError, match=r"viewmaker\.unrelated"):
+        train(configuration(viewmaker={"difficulty": 0.5}))
 
 
 def test_mae_rebuilds_the_clean_image():

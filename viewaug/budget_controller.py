@@ -1,4 +1,4 @@
-"""A budget that finds itself: it grows while views are too easy for the encoder, and shrinks while they are too hard."""
+"""A budget that finds itself: it grows while views are too easy for the encoder, and shrinks while too hard."""
 
 import math
 from typing import Any
@@ -13,8 +13,8 @@ class BudgetController:
     """Steers a viewmaker's budget so that the difficulty of its views stays at a target, by integral control.
 
     Difficulty is the contrastive loss as a share of its value for unrelated embeddings: 0 if every view is recognised,
-    1 if none is. After each step of training, the logarithm of the budget moves by ``gain * (1 - difficulty / target)``,
-    at most by `gain`; so the budget stays within a few percent of itself from step to step.
+    1 if none is. After each step of training, the logarithm of the budget moves by
+    ``gain * (1 - difficulty / target)``, at most by `gain` either way.
 
     Args:
         viewmaker: its ``budget`` is set, and where the controller starts.
@@ -55,7 +55,7 @@ class BudgetController:
             raise ValueError(f"Expected `target` to be between 0 and 1, but got {target}.")
         if len(bounds) != 2 or not 0 < bounds[0] <= viewmaker.budget <= bounds[1] < math.inf:
             raise ValueError(
-                f"Expected `bounds` to be positive, around the viewmaker's budget of {viewmaker.budget:g}, but got {bounds}."
+                f"Expected `bounds`, positive, around the viewmaker's budget of {viewmaker.budget:g}, but got {bounds}."
             )
         self.viewmaker, self.target, self.unrelated = viewmaker, target, unrelated
         self.gain, self.bounds = gain, bounds

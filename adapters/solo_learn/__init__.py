@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import viewaug
-from viewaug import AdversarialAugmentation, JointOptimizer, Viewmaker
+from viewaug import AdversarialAugmentation, BudgetController, JointOptimizer, Viewmaker
 from viewaug._noise import generator_at
 
 __all__ = ["Settings", "Swap", "wrap"]
@@ -31,6 +31,8 @@ class Settings:
     std: Any = None
     checkpoint: str | None = None
     freeze_after_epoch: int | None = None
+    difficulty: float | None = None
+    unrelated: float | None = None
 
     @classmethod
     def of(cls, cfg: Any) -> "Settings":
@@ -56,6 +58,14 @@ class Settings:
             constraint=self.constraint,
             value_range=self.value_range,
         )
+
+    def control(self, viewmaker: Viewmaker) -> BudgetController | None:
+        """Make the budget's controller, if one is asked for."""
+        if self.difficulty is None:
+            return None
+        if self.unrelated is None:
+            raise ValueError("Expected `viewmaker.unrelated`, the loss for unrelated embeddings, with a `difficulty`.")
+        return BudgetController(viewmaker, target=self.difficulty, unrelated=self.unrelated)
 
 
 def wrap(method: type[Any]) -> type[Any]:
@@ -98,6 +108,7 @@ def wrap(method: type[Any]) -> type[Any]:
             self._settings, self._seed, self._rebuilds = settings, int(cfg.get("seed") or 0), cfg.method == "mae"
             # In a tuple, as the viewmaker is registered already.
             self._augmentation = (AdversarialAugmentation(viewmaker),)
+            self._controller = settings.control(viewmaker)
             self._statistics: list[tuple[Tensor, Tensor]] = []
             if settings.freeze_after_epoch == 0:
                 self._augmentation[0].freeze()
@@ -116,10 +127,15 @@ def wrap(method: type[Any]) -> type[Any]:
             index, crops, *rest = batch
             crops = [crops] if isinstance(crops, Tensor) else list(crops)
             views = self._views(crops, batch_idx)
-            if not self._rebuilds:
-                return super().training_step([index, views, *rest], batch_idx)
-            self._waiting = views  # for base_training_step, so that the target is made of the crops
-            return super().training_step([index, crops, *rest], batch_idx)
+            if self._rebuilds:
+                self._waiting = views  # for base_training_step, so that the target is made of the crops
+                views = crops
+            out = super().training_step([index, views, *rest], batch_idx)
+            if self._controller is not None:
+                self._controller.step(out["loss"] if isinstance(out, dict) else out)
+                self.log("viewmaker/budget", self._controller.budget)
+                self.log("viewmaker/difficulty", self._controller.difficulty)
+            return out
 
         def base_training_step(self, X: Tensor, targets: Tensor) -> Any:  # noqa: N803 - solo-learn's name
             return super().base_training_step(self._waiting.pop(0) if self._rebuilds else X, targets)
@@ -135,6 +151,16 @@ def wrap(method: type[Any]) -> type[Any]:
             if self._augmentation[0].frozen:  # a gradient of zero would go on moving it, by its momentum
                 for parameter in self.viewmaker.parameters():
                     parameter.grad = None
+
+        def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+            super().on_save_checkpoint(checkpoint)
+            if self._controller is not None:
+                checkpoint["viewmaker_budget"] = self._controller.state_dict()
+
+        def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+            super().on_load_checkpoint(checkpoint)
+            if self._controller is not None and "viewmaker_budget" in checkpoint:
+                self._controller.load_state_dict(checkpoint["viewmaker_budget"])
 
         def _views(self, crops: list[Tensor], batch_idx: int) -> list[Tensor]:
             if not self._statistics:

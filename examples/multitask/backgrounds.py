@@ -1,6 +1,7 @@
 """Labelled images to put overlays on: CIFAR-10, a folder of images, or photographs that come with packages."""
 
 import io
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +9,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-
 from viewaug.examples.photo_digits import crop
 
 SIZE = 32
@@ -69,7 +69,7 @@ def _coded(path: Path, split: str, count: int) -> Images:
     with np.load(path, allow_pickle=False) as file:
         coded, places = file[f"jpeg_{split}"].tobytes(), file[f"offsets_{split}"]
         label = torch.from_numpy(file[f"y_{split}"][:count]).long()
-    pairs = zip(places[:count], places[1 : count + 1], strict=True)
+    pairs = pairwise(places[: count + 1])
     return Images(torch.stack([_pixels(io.BytesIO(coded[a:b])) for a, b in pairs]), label)
 
 

@@ -10,7 +10,6 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.utils.data import Dataset
-
 from viewaug.examples.multitask.backgrounds import SIZE, Images
 
 OVERLAYS = {"none": 0, "shapes": 3, "digits": 10, "letters": 26}  # and their numbers of classes
@@ -158,8 +157,8 @@ def digit_images(source: str, train: bool) -> tuple[Tensor, Tensor]:
     """Return digits, ``(N, 10, 10)`` in [0, 1], and labels; training and test digits are disjoint.
 
     Args:
-        source: ``"digits"``, scikit-learn's; ``"mnist"``, by torchvision, downloaded to ``~/.cache/viewaug``; or an .npz
-            file with ``x_train``, ``y_train``, ``x_test`` and ``y_test``.
+        source: ``"digits"``, scikit-learn's; ``"mnist"``, by torchvision, downloaded to ``~/.cache/viewaug``; or an
+            .npz file with ``x_train``, ``y_train``, ``x_test`` and ``y_test``.
         train: which split.
     """
     split = "train" if train else "test"

@@ -1,0 +1,324 @@
+"""The multi-task image experiments: overlays, backgrounds, methods, training that resumes, the command, its report."""
+
+import contextlib
+import json
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from viewaug.examples import multitask_image
+from viewaug.examples.multitask import backgrounds as backgrounds_module
+from viewaug.examples.multitask import overlays, training
+from viewaug.examples.multitask.backgrounds import Images, backgrounds
+from viewaug.examples.multitask.methods import METHODS, by_hand, parse
+from viewaug.examples.multitask.overlays import OVERLAYS, Overlaid
+from viewaug.examples.multitask.training import Contrastive, Log, Training, build_encoder, fit, original_loss
+
+import viewaug
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+QUICK = ["--preset", "quick", "--workers", "1", "--overlays", "digits"]
+
+
+def images(count: int = 12) -> Images:
+    x = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return Images(x, torch.arange(count) % 4)
+
+
+def overlaid(overlay: str = "digits", count: int = 12, **options) -> Overlaid:
+    return Overlaid(images(count), overlay, **{"train": True, **options})
+
+
+def all_of(data: Overlaid) -> dict:
+    return data.__getitems__(range(len(data)))
+
+
+@pytest.mark.parametrize("overlay", ["shapes", "digits", "letters"])
+def test_overlays(overlay):
+    data = overlaid(overlay, count=300)
+    batch = all_of(data)
+    assert set(batch["overlay"].tolist()) == set(range(OVERLAYS[overlay]))
+    assert torch.equal(batch["background"], data.images.label)
+    view, mask = batch["views"][0], batch["mask"]
+    assert view.min() >= 0
+    assert view.max() <= 1
+    untouched = (mask == 0).expand_as(view)
+    assert torch.equal(view[untouched], (data.images.x.float() / 255)[untouched])
+    assert ((mask > 0).flatten(1).sum(1) > 20).all()
+    assert torch.equal(*batch["views"])  # both show the same one
+    item = data[7]
+    assert torch.equal(item["views"][0], view[7])
+    assert item["overlay"] == batch["overlay"][7]
+
+
+def test_no_overlay():
+    batch = all_of(overlaid("none"))
+    assert sorted(batch) == ["background", "views"]
+    assert torch.equal(batch["views"][0], images().x.float() / 255)
+
+
+def test_shapes_as_in_the_paper():
+    data = all_of(overlaid("shapes", count=60))
+    for label, mask in zip(data["overlay"], data["mask"], strict=True):
+        rows, columns = (mask[0] > 0).nonzero().unbind(1)
+        assert (rows.min(), columns.min()) >= (10, 10)
+        assert (rows.max(), columns.max()) <= (21, 21)
+        assert mask.max() == pytest.approx(180 / 255)
+        if label == 0:
+            assert (mask > 0).sum() == (rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1)
+
+
+def test_digits_as_in_the_paper():
+    data = all_of(overlaid("digits"))
+    for view, mask in zip(data["views"][0], data["mask"], strict=True):
+        places = [mask[0, y : y + 10, x : x + 10] for y, x in ((4, 4), (4, 16), (16, 4), (16, 16))]
+        assert sum(place.sum() for place in places) == mask.sum()
+        assert all(torch.equal(place, places[0]) for place in places)
+        grey = view[:, mask[0] == 1]
+        torch.testing.assert_close(grey[0], grey[1])
+
+
+def test_what_an_overlay_depends_on():
+    def masks(epoch=0, **options):
+        data = overlaid("letters", **options)
+        data.epoch = epoch
+        return all_of(data)["mask"]
+
+    assert torch.equal(masks(), masks())
+    assert torch.equal(masks(), masks(epoch=3))
+    assert not torch.equal(masks(), masks(seed=1))
+    assert not torch.equal(masks(), masks(train=False))
+    assert not torch.equal(masks(redraw=True), masks(redraw=True, epoch=1))
+    assert torch.equal(masks(count=5), masks()[:5])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_shared_overlays(share):
+    data = overlaid("digits", count=300, shared_overlay_probability=share)
+    x0, x1 = all_of(data)["views"]
+    same = (x0 == x1).flatten(1).all(1)
+    assert same.float().mean() == pytest.approx(share, abs=0.1)
+    data.epoch = 1  # the first view stays, the coin does not
+    y0, y1 = all_of(data)["views"]
+    assert torch.equal(x0, y0)
+    assert torch.equal(x1, y1) == (share == 1)
+
+
+def test_jitter():
+    still, moved = (all_of(overlaid("shapes", jitter=jitter))["mask"] for jitter in (0, 3))
+    assert not torch.equal(still, moved)
+    assert torch.equal((still > 0).flatten(1).sum(1), (moved > 0).flatten(1).sum(1))
+
+
+def test_digits_of_training_and_test_are_disjoint():
+    train, test = (overlays.digit_images("digits", train)[0] for train in (True, False))
+    assert len(train) == 898
+    assert len({digit.numpy().tobytes() for digit in train} & {digit.numpy().tobytes() for digit in test}) < 9
+
+
+def coded(folder) -> str:
+    import io
+
+    pixels = images(6).x.permute(0, 2, 3, 1).numpy() // 64 * 64
+    files = []
+    for array in pixels:
+        file = io.BytesIO()
+        Image.fromarray(array).save(file, "JPEG", quality=95)
+        files.append(file.getvalue())
+    arrays = {}
+    for split in ("train", "test"):
+        arrays[f"jpeg_{split}"] = np.frombuffer(b"".join(files), dtype=np.uint8)
+        arrays[f"offsets_{split}"] = np.cumsum([0, *map(len, files)])
+        arrays[f"y_{split}"] = np.arange(6, dtype=np.uint8)
+    np.savez(folder / "coded.npz", **arrays)
+    return str(folder / "coded.npz")
+
+
+def test_backgrounds(tmp_path):
+    found = backgrounds(coded(tmp_path), train=True, count=5)
+    assert found.x.shape == (5, 3, 32, 32)
+    assert found.label.tolist() == [0, 1, 2, 3, 4]
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / "folder" / split / name).mkdir(parents=True)
+            Image.new("RGB", (50, 40), (10 * (name == "dog"), 0, 0)).save(tmp_path / "folder" / split / name / "a.png")
+    found = backgrounds(str(tmp_path / "folder"), train=False, count=9)
+    assert found.x.shape == (2, 3, 32, 32)
+    assert torch.equal(found.x[:, 0, 0, 0] > 5, found.label == 1)
+    found = backgrounds("photographs", train=True, count=40)
+    assert found.x.dtype == torch.uint8
+    assert len(found.label.unique()) > 5
+
+
+def test_bad_backgrounds(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        backgrounds(str(tmp_path / "nowhere"), train=True, count=1)
+    (tmp_path / "broken.npz").write_bytes(b"no")
+    with pytest.raises(ValueError, match=r"broken\.npz cannot be read"):
+        backgrounds(str(tmp_path / "broken.npz"), train=True, count=1)
+    with pytest.raises(FileNotFoundError, match="one a class"):
+        backgrounds(str(tmp_path), train=True, count=1)
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    (tmp_path / "train" / "cat" / "a.png").write_bytes(b"no")
+    with pytest.raises(ValueError, match=r"a\.png cannot be read"):
+        backgrounds(str(tmp_path), train=True, count=1)
+    assert backgrounds_module.SIZE == 32
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"overlay": "stars"}, "`overlay`"),
+        ({"jitter": 9}, "`jitter`"),
+        ({"shared_overlay_probability": 2}, "`shared_overlay_probability`"),
+    ],
+)
+def test_bad_overlays(options, name):
+    with pytest.raises(ValueError, match=name):
+        overlaid(**options)
+
+
+def test_methods():
+    assert parse("crop+viewmaker:colour+warp").perturbation == ("colour", "warp")
+    assert parse("viewmaker:reference").generator == "reference"
+    assert parse("manual").shared_overlay_probability < 1
+    for name in ("dance", "noise:warp", "original:warp", "viewmaker:dance"):
+        with pytest.raises(ValueError, match="Expected"):
+            parse(name)
+    x = torch.rand(4, 3, 32, 32)
+    for method in METHODS.values():
+        make = by_hand(method.by_hand, 32, 0.07, 0.5)
+        assert (make is None) == (method.by_hand == "none")
+        if make is not None:
+            assert make(x).shape == x.shape
+    torch.testing.assert_close(viewaug.distortion(x, by_hand("noise", 32, 0.07, 0.5)(x)), torch.full((4,), 0.07))
+
+
+def test_original_loss():
+    """Against its formula, written out."""
+    torch.manual_seed(0)
+    z0, z1 = torch.randn(5, 8), torch.randn(5, 8)
+    a, b = (z / z.norm(dim=1, keepdim=True) for z in (z0, z1))
+    terms = []
+    for i in range(5):
+        exponents = [float(a[i] @ other) / 0.3 for other in [*a, *b]]
+        terms.append(math.log(sum(map(math.exp, exponents))) - math.log(10) - float(a[i] @ b[i]) / 0.3)
+    assert original_loss(z0, z1, 0.3).item() == pytest.approx(sum(terms) / 5, rel=1e-5)
+
+
+def test_encoders():
+    for name, size in (("small", 128), ("resnet18", 512)):
+        encoder, features = build_encoder(name)
+        assert features == size
+        assert encoder(torch.rand(2, 3, 32, 32)).shape == (2, size)
+    assert encoder[1].conv1.stride == (1, 1)
+
+
+def test_training_resumes_as_if_it_had_not_stopped(tmp_path):
+    options = Training(epochs=3, batch=4, precision="32-true")
+
+    def run(folder, stop_after=None):
+        torch.manual_seed(0)
+        encoder, features = build_encoder("small")
+        module = Contrastive(encoder, features, options, by_hand("expert", 32, 0.05, 0.5))
+        done = []
+
+        def after_epoch():
+            done.append(1)
+            if stop_after == len(done):
+                raise KeyboardInterrupt
+
+        log = Log(lambda: {"background": 1.0}, 2, after_epoch)
+        with contextlib.suppress(KeyboardInterrupt, SystemExit):
+            fit(module, overlaid(redraw=True), folder, log=log)
+        return module, log
+
+    whole, log = run(tmp_path / "whole")
+    assert not (tmp_path / "whole").exists()
+    assert [row["epoch"] for row in log.curve] == [1, 2, 3]
+    assert ["background" in row for row in log.curve] == [False, True, False]
+    run(tmp_path / "parts", stop_after=2)
+    assert (tmp_path / "parts" / "last.ckpt").exists()
+    resumed, log = run(tmp_path / "parts")
+    assert [row["epoch"] for row in log.curve] == [1, 2, 3]
+    for p, q in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_quick_preset_and_report(tmp_path, capsys):
+    methods = [
+        "none",
+        "noise",
+        "expert",
+        "crop",
+        "manual",
+        "viewmaker",
+        "crop+viewmaker",
+        "expert+viewmaker",
+        "original",
+    ]
+    start = time.monotonic()
+    multitask_image.main([*QUICK, "--methods", *methods, "--out", str(tmp_path)])
+    assert time.monotonic() - start < 120
+    assert capsys.readouterr().out.strip().endswith("report.md")
+    text = (tmp_path / "report.md").read_text()
+    assert all(f"| {method} |" in text for method in methods)
+    assert "| 58.8 | 86.7 |" in text  # the paper's
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    cell = json.loads((tmp_path / "cells" / "digits-viewmaker-0.json").read_text())["cell"]
+    assert 0 <= cell["background"] <= 100
+    assert 0 <= cell["overlay_accuracy"] <= 100
+    assert viewaug.load(tmp_path / "viewmakers" / "digits-viewmaker-0.safetensors").budget == 0.05
+    assert not (tmp_path / "running").exists() or not list((tmp_path / "running").iterdir())
+    (tmp_path / "report.md").unlink()
+    multitask_image.main(["report", "--out", str(tmp_path)])
+    assert (tmp_path / "report.md").read_text() == text
+    with pytest.raises(SystemExit):
+        multitask_image.main([*QUICK, "--methods", "none", "--budget", "0.2", "--out", str(tmp_path)])
+    assert "other settings" in capsys.readouterr().err
+
+
+def test_controller_and_paper_options(tmp_path, monkeypatch):
+    """The paper's preset for a step, in miniature but for the encoder, its probes and its views in probe training."""
+    from dataclasses import replace
+
+    paper = multitask_image.PRESETS["paper"]
+    small = replace(
+        paper,
+        data="photographs",
+        digits="digits",
+        train_images=40,
+        test_images=30,
+        training=replace(paper.training, encoder="small", epochs=1, batch=8, difficulty=0.3),
+    )
+    monkeypatch.setitem(multitask_image.PRESETS, "paper", small)
+    arguments = ["--preset", "paper", "--overlays", "shapes", "--methods", "viewmaker", "--seeds", "1"]
+    multitask_image.main([*arguments, "--workers", "1", "--max-steps", "3", "--out", str(tmp_path)])
+    cell = json.loads((tmp_path / "cells" / "shapes-viewmaker-0.json").read_text())["cell"]
+    assert cell["budget"] != 0.05
+    assert {"background prepool", "overlay prepool", "background on views", "overlay on views"} <= set(cell)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--methods", "dance"], "dance"),
+        (["--data", "nowhere.npz"], "nowhere.npz"),
+        (["--overlays", "stars"], "--overlays"),
+        (["--budget", "-1"], "--budget"),
+        (["report"], "found none"),
+    ],
+)
+def test_bad_arguments(arguments, message, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        multitask_image.main([*arguments, "--out", str(tmp_path)])
+    assert message in capsys.readouterr().err
+
+
+def test_intervals():
+    assert multitask_image.interval([5.0]) == "5.0"
+    assert multitask_image.interval([1.0, 3.0]) == "2.0 ± 12.7"  # 12.706 * sqrt(2) / sqrt(2)
+    assert training.Training().epochs > 0
