@@ -22,14 +22,14 @@ import torch
 from lightly.utils.debug import std_of_l2_normalized
 from torch import Tensor, nn
 from viewaug.examples.grid import default_workers, run_grid, tick, write_json
-from viewaug.examples.handmade import simclr_pipeline
+from viewaug.examples.handmade import noise_views, simclr_pipeline
 from viewaug.examples.objectives import OBJECTIVES, objective
 from viewaug.examples.original_protocol import Player, alternating_step
 from viewaug.examples.photo_digits import SIZE, PhotoDigits, photo_digits
+from viewaug.examples.schedules import warmed_cosine
 
 import viewaug
 from viewaug._files import replacing
-from viewaug.budget import constrain
 from viewaug.commands._arguments import positive
 from viewaug.probes import Probe, save_probe
 
@@ -104,7 +104,7 @@ def fixed_views(views: str, settings: Settings) -> Callable[[Tensor], Sequence[T
         pipeline = simclr_pipeline(SIZE)
         return lambda x: [pipeline(x), pipeline(x)]
     if views == "noise":
-        return lambda x: [constrain(x, 2 * torch.rand_like(x) - 1, settings.budget, (0.0, 1.0)) for _ in range(2)]
+        return lambda x: [noise_views(x, settings.budget) for _ in range(2)]
     return lambda x: [x, x]
 
 
@@ -174,12 +174,7 @@ def pretrain(
     count = len(data.images)
     steps = settings.epochs * (count // settings.batch)
     # Both players' learning rates fall, so that neither runs away from the other at the end.
-    schedulers = [
-        torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min(1.0, (step + 1) / 20) * (1 + math.cos(math.pi * step / steps)) / 2
-        )
-        for optimizer in optimizers
-    ]
+    schedulers = [torch.optim.lr_scheduler.LambdaLR(optimizer, warmed_cosine(steps)) for optimizer in optimizers]
 
     losses: list[Tensor] = []
     start = time.process_time()
@@ -206,12 +201,10 @@ def probe(backbone: nn.Module, train: PhotoDigits, test: PhotoDigits, device: st
     x = test.images.to(device)
     with torch.no_grad():
         features = fitted.encoder(x)
-        logits = fitted(x)
     # 1 if the features point in all directions, 0 if all in the same one
     scores = {"spread": std_of_l2_normalized(features).item() * math.sqrt(features.shape[1])}
-    scores |= {
-        task: 100 * (logits[task].argmax(1).cpu() == getattr(test, task)).double().mean().item() for task in TASKS
-    }
+    accuracy = fitted.accuracy(x, {task: getattr(test, task) for task in TASKS}, batch=len(x))
+    scores |= {task: 100 * share for task, share in accuracy.items()}
     return fitted, scores
 
 

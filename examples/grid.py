@@ -44,13 +44,14 @@ def run_grid(
         FileExistsError: if `out` holds results of other settings.
     """
     files = {name: out / "cells" / f"{name}.json" for name in cells}
-    missing = [name for name, file in files.items() if _read(file, settings) is None]
+    found = {name: _read(file, settings) for name, file in files.items()}
+    missing = [name for name, result in found.items() if result is None]
     if missing and len(missing) < len(cells):
         print(f"{len(cells) - len(missing)} of {len(cells)} cells are in {out} already.")
     if missing:
         tasks = {name: (function, cells[name], files[name], dict(settings)) for name in missing}
         _run_all(tasks, min(workers, len(missing)), ticks)
-    return {name: read_json(file)["cell"] for name, file in files.items()}
+    return {name: (found[name] or read_json(file))["cell"] for name, file in files.items()}
 
 
 def tick() -> None:

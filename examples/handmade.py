@@ -1,7 +1,10 @@
 """The hand-made augmentations of SimCLR, by kornia."""
 
 import kornia.augmentation as K
+import torch
 from torch import Tensor, nn
+
+from viewaug.budget import constrain
 
 
 def simclr_pipeline(size: int) -> nn.Module:
@@ -26,3 +29,8 @@ def simclr_pipeline(size: int) -> nn.Module:
 def simclr_views(x: Tensor) -> Tensor:
     """Views of a batch of square images by these augmentations, as ``viewaug diagnose --compare`` takes them."""
     return simclr_pipeline(x.shape[-1])(x)
+
+
+def noise_views(x: Tensor, budget: float) -> Tensor:
+    """Views of a batch of values in [0, 1] by uniform noise that spends a budget, as learned views do."""
+    return constrain(x, 2 * torch.rand_like(x) - 1, budget, (0.0, 1.0))

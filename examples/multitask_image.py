@@ -32,6 +32,7 @@ from viewaug.examples.multitask.training import Contrastive, InTurns, Log, Train
 
 import viewaug
 from viewaug._files import replacing
+from viewaug._markdown import markdown_table
 from viewaug.commands._arguments import positive
 from viewaug.probes import Probe
 
@@ -107,7 +108,8 @@ def run_cell(
         if viewmaker is not None:
             callback = _callback(viewmaker, options, seed)
     module = module.to(memory_format=torch.channels_last)
-    measure = functools.partial(probe, module.encoder, train, test, count=2000)
+    test_batch = _first(test)
+    measure = functools.partial(probe, module.encoder, train, test_batch, count=2000)
     log = Log(measure, settings.curve, tick)
     label = f"{overlay}-{_file_name(name)}-{seed}"
     fit(
@@ -120,11 +122,11 @@ def run_cell(
         max_steps=max_steps,
     )
     views = _views(augment, viewmaker) if settings.views_in_probe else None
-    scores = probe(module.encoder, train, test)
+    scores = probe(module.encoder, train, test_batch)
     if settings.prepool:
-        scores |= {f"{task} prepool": score for task, score in probe(_prepool(encoder), train, test).items()}
+        scores |= {f"{task} prepool": score for task, score in probe(_prepool(encoder), train, test_batch).items()}
     if views is not None:
-        scores |= {f"{task} on views": v for task, v in probe(module.encoder, train, test, views=views).items()}
+        scores |= {f"{task} on views": v for task, v in probe(module.encoder, train, test_batch, views=views).items()}
     if viewmaker is not None:
         viewaug.save(viewmaker.cpu(), out / "viewmakers" / f"{label}.safetensors")
     last = log.curve[-1]
@@ -138,33 +140,29 @@ def run_cell(
 
 @torch.no_grad()
 def probe(
-    encoder: nn.Module, train: Overlaid, test: Overlaid, *, count: int | None = None, views: Any = None
+    encoder: nn.Module, train: Overlaid, test: dict[str, Any], *, count: int | None = None, views: Any = None
 ) -> dict[str, float]:
     """Test accuracy on clean images, in percent, of linear probes on frozen features, for each task.
 
     Args:
         encoder: returns features.
         train: what to fit the probes to.
-        test: what to test them on.
+        test: a batch to test them on.
         count: how many training images to use; None for all.
         views: makes views of a batch of training images; None for clean ones.
     """
     from threadpoolctl import threadpool_limits
 
-    fitted_on, tested_on = (_all(data) for data in (train, test))
-    tasks = [task for task in ("background", "overlay") if task in fitted_on]
+    batch = _first(train, count)
+    labels: dict[str, Tensor] = {task: batch[task] for task in ("background", "overlay") if task in batch}
     device = next(encoder.parameters()).device
-    x = fitted_on["views"][0][:count].to(device)
+    x = batch["views"][0].to(device)
     if views is not None:
         x = torch.cat([views(part) for part in x.split(250)])
     with threadpool_limits(1):  # each worker has a core
-        fitted = Probe.fit(encoder, x, {task: fitted_on[task][:count] for task in tasks}, batch=250)
-    logits = [fitted(part.to(device)) for part in tested_on["views"][0].split(250)]
-    return {
-        task: 100
-        * (torch.cat([part[task] for part in logits]).argmax(1).cpu() == tested_on[task]).double().mean().item()
-        for task in tasks
-    }
+        fitted = Probe.fit(encoder, x, labels, batch=250)
+    accuracy = fitted.accuracy(test["views"][0].to(device), {task: test[task] for task in labels}, batch=250)
+    return {task: 100 * share for task, share in accuracy.items()}
 
 
 def _prepool(encoder: nn.Sequential) -> nn.Module:
@@ -227,8 +225,8 @@ def _backgrounds(source: str, train: bool, count: int) -> Any:
     return backgrounds(source, train=train, count=count)
 
 
-def _all(data: Overlaid) -> dict[str, Any]:
-    return data.__getitems__(range(len(data)))
+def _first(data: Overlaid, count: int | None = None) -> dict[str, Any]:
+    return data.__getitems__(range(len(data))[:count])
 
 
 def _file_name(method: str) -> str:
@@ -258,13 +256,8 @@ def report(cells: Sequence[Mapping[str, Any]]) -> str:
             paper = PAPER.get((overlay, method), (None, None))
             row += [f"{minutes:.1f}", *("" if value is None else f"{value:.1f}" for value in paper)]
             rows.append(row)
-        parts.append(_table([*head, "paper: photo", f"paper: {overlay}"], rows))
+        parts.append(markdown_table([*head, "paper: photo", f"paper: {overlay}"], rows))
     return "\n\n".join(parts)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def tasks(cell: Mapping[str, Any]) -> list[float]:

@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import kornia.augmentation as K
-import numpy as np
 import torch
 from torch import Tensor, nn
 from viewaug.examples.grid import default_workers, run_grid, write_json
+from viewaug.examples.handmade import noise_views
+from viewaug.examples.mnist import read_mnist
 from viewaug.examples.objectives import objective
 
 import viewaug
 from viewaug._files import replacing
-from viewaug.budget import constrain
+from viewaug._markdown import markdown_table
 from viewaug.commands._arguments import positive
 
 METHODS = ("untrained", "none", "noise", "handmade", "learned", "handmade+noise", "handmade+learned")
@@ -72,7 +73,7 @@ def views_of(
     def make(x: Tensor) -> list[Tensor]:
         pair = [torch.cat([crop(x[:, :1]), x[:, 1:]], 1) if "handmade" in parts else x for _ in range(2)]
         if "noise" in parts:
-            return [constrain(v, 2 * torch.rand_like(v) - 1, settings.budget, (0.0, 1.0)) for v in pair]
+            return [noise_views(v, settings.budget) for v in pair]
         if augmentation is not None:
             return list(augmentation(torch.cat(pair)).chunk(2))
         return pair
@@ -140,35 +141,28 @@ def digits(source: str) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         from sklearn.datasets import load_digits
 
         data = load_digits()
-        half = len(data.images) // 2
-        parts = [(data.images[:half] / 16, data.target[:half]), (data.images[half:] / 16, data.target[half:])]
+        pixels, labels = torch.from_numpy(data.images / 16), torch.from_numpy(data.target)
+        half = len(pixels) // 2
+        parts = [(pixels[:half], labels[:half]), (pixels[half:], labels[half:])]
     else:
-        if not Path(source).is_file():
-            raise FileNotFoundError(f"Expected MNIST at {source}, but there is no such file.")
-        try:
-            with np.load(source, allow_pickle=False) as file:
-                parts = [
-                    (file[f"x_{part}"][:count] / 255, file[f"y_{part}"][:count])
-                    for part, count in (("train", TRAIN), ("test", TEST))
-                ]
-        except Exception as error:  # broken files make the reader raise all sorts
-            raise ValueError(f"{source} cannot be read: {error}") from error
-    train, test = ((torch.from_numpy(x).float()[:, None], torch.from_numpy(y).long()) for x, y in parts)
+        read = ((*read_mnist(source, train=train), count) for train, count in ((True, TRAIN), (False, TEST)))
+        parts = [(pixels[:count].double() / 255, labels[:count]) for pixels, labels, count in read]
+    train, test = ((x.float()[:, None], y.long()) for x, y in parts)
     return train, test
 
 
 def table(cells: Sequence[dict[str, Any]], key: str = "digit") -> str:
     """Views x number of bits: mean and standard deviation over the seeds."""
     bits = sorted({cell["bits"] for cell in cells})
-    lines = [f"| views | {' | '.join(f'{n} bits' for n in bits)} |", f"| --- |{' ---: |' * len(bits)}"]
+    rows = []
     for method in dict.fromkeys(cell["method"] for cell in cells):
-        row = []
+        row = [method]
         for n in bits:
             values = [c[key] for c in cells if (c["method"], c["bits"]) == (method, n) and key in c]
             spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
             row.append(f"{statistics.mean(values):.1f}{spread}" if values else "")
-        lines.append(f"| {method} | {' | '.join(row)} |")
-    return "\n".join(lines)
+        rows.append(row)
+    return markdown_table(["views", *(f"{n} bits" for n in bits)], rows)
 
 
 def draw(cells: Sequence[dict[str, Any]], file: Path) -> None:

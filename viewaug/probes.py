@@ -63,6 +63,13 @@ class Probe(nn.Module):
             raise ValueError(f"Expected `encoder` to return features (B, F), but got {tuple(features.shape)}.")
         return cls(frozen, {task: _logistic_regression(features, label) for task, label in labels.items()})
 
+    @torch.no_grad()
+    def accuracy(self, x: Tensor, labels: Mapping[str, Tensor], *, batch: int = 256) -> dict[str, float]:
+        """Return the share of inputs whose label is the likeliest, for each task's name."""
+        logits = [self(part) for part in x.split(batch)]
+        likeliest = {task: torch.cat([part[task] for part in logits]).argmax(1) for task in labels}
+        return {task: (likeliest[task] == label.to(x.device)).double().mean().item() for task, label in labels.items()}
+
 
 def correct_probability(scorer: Scorer, x: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the probability that a scorer gives to the correct label of each input, ``(B,)`` for each task's name.

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from viewaug.examples.photo_digits import crop
+from viewaug.examples.photo_digits import SIZE, crop
 
-SIZE = 32
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+from viewaug.commands._signals import IMAGES
 
 
 class Images(NamedTuple):
@@ -79,7 +78,7 @@ def _folder(path: Path, count: int) -> Images:
         (file, label)
         for label, folder in enumerate(classes)
         for file in sorted(folder.iterdir())
-        if file.suffix.lower() in SUFFIXES
+        if file.suffix.lower() in IMAGES
     ]
     if not files:
         raise FileNotFoundError(f"Expected folders of images, one a class, in {path}, but found none.")

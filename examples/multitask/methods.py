@@ -4,12 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import kornia.augmentation as K
-import torch
 from torch import Tensor
-from viewaug.examples.handmade import simclr_pipeline
+from viewaug.examples.handmade import noise_views, simclr_pipeline
 
 import viewaug
-from viewaug.budget import constrain
 from viewaug.generators import GENERATORS
 
 
@@ -80,7 +78,7 @@ def by_hand(kind: str, size: int, budget: float, crop: float) -> Callable[[Tenso
     """
     match kind:
         case "noise":
-            return lambda x: constrain(x, 2 * torch.rand_like(x) - 1, budget, (0.0, 1.0))
+            return lambda x: noise_views(x, budget)
         case "crop":
             return K.RandomResizedCrop((size, size), scale=(crop, 1.0))
         case "expert":

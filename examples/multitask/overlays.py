@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.utils.data import Dataset
+from viewaug.examples.mnist import read_mnist
 from viewaug.examples.multitask.backgrounds import SIZE, Images
 
 OVERLAYS = {"none": 0, "shapes": 3, "digits": 10, "letters": 26}  # and their numbers of classes
@@ -84,7 +85,7 @@ class Overlaid(Dataset[dict[str, Any]]):
         batch: dict[str, Any] = {"background": self.images.label[torch.as_tensor(indices)]}
         if self.overlay == "none":
             return {"views": [x, x], **batch}
-        first = [self._draw(i, 0) for i in indices]
+        first = [self._draw(self._rng(i, self.epoch if self.redraw else 0, 0)) for i in indices]
         views = [_paste(x, first)]
         if self.shared_overlay_probability < 1:
             views.append(_paste(x, [self._second(i, drawn) for i, drawn in zip(indices, first, strict=True)]))
@@ -93,12 +94,10 @@ class Overlaid(Dataset[dict[str, Any]]):
         batch |= {"overlay": torch.tensor([drawn.label for drawn in first])}
         return {"views": views, **batch, "mask": torch.stack([drawn.opacity for drawn in first])}
 
-    def _rng(self, index: int, use: int) -> np.random.Generator:
-        epoch = self.epoch if self.redraw else 0
-        return np.random.default_rng([self.seed, int(self.train), epoch, int(index), use])
+    def _rng(self, index: int, epoch: int, view: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, int(self.train), epoch, int(index), view])
 
-    def _draw(self, index: int, use: int) -> Drawn:
-        rng = self._rng(index, use)
+    def _draw(self, rng: np.random.Generator) -> Drawn:
         match self.overlay:
             case "shapes":
                 return draw_shape(rng, self.jitter)
@@ -108,15 +107,8 @@ class Overlaid(Dataset[dict[str, Any]]):
 
     def _second(self, index: int, first: Drawn) -> Drawn:
         # A coin and an overlay that change every epoch, or the network would learn the pairs.
-        rng = np.random.default_rng([self.seed, int(self.train), self.epoch, int(index), 1])
-        if rng.random() < self.shared_overlay_probability:
-            return first
-        match self.overlay:
-            case "shapes":
-                return draw_shape(rng, self.jitter)
-            case "letters":
-                return draw_letter(rng)
-        return draw_digit(rng, self.train, self.jitter, self.digits)
+        rng = self._rng(index, self.epoch, 1)
+        return first if rng.random() < self.shared_overlay_probability else self._draw(rng)
 
 
 def draw_shape(rng: np.random.Generator, jitter: int = 0) -> Drawn:
@@ -161,7 +153,6 @@ def digit_images(source: str, train: bool) -> tuple[Tensor, Tensor]:
             .npz file with ``x_train``, ``y_train``, ``x_test`` and ``y_test``.
         train: which split.
     """
-    split = "train" if train else "test"
     if source == "digits":
         from viewaug.examples.photo_digits import handwritten
 
@@ -173,13 +164,7 @@ def digit_images(source: str, train: bool) -> tuple[Tensor, Tensor]:
         data = MNIST(Path.home() / ".cache" / "viewaug", train=train, download=True)
         pixels, labels = data.data, data.targets
     else:
-        if not Path(source).is_file():
-            raise FileNotFoundError(f"Expected digits, mnist or an .npz file, but found no {source}.")
-        try:
-            with np.load(source, allow_pickle=False) as file:
-                pixels, labels = (torch.from_numpy(file[f"{name}_{split}"]) for name in "xy")
-        except Exception as error:  # broken files make their readers raise all sorts
-            raise ValueError(f"{source} cannot be read: {error}") from error
+        pixels, labels = read_mnist(source, train=train)
     small = [Image.fromarray(digit.numpy()).resize((DIGIT, DIGIT), Image.Resampling.BICUBIC) for digit in pixels]
     return torch.stack([torch.from_numpy(np.array(digit)) for digit in small]).float() / 255, labels.long()
 

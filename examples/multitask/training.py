@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from viewaug.adapters.lightning import ViewmakerCallback
 from viewaug.examples.original_protocol import Player, alternating_step
+from viewaug.examples.schedules import warmed_cosine
 
 import viewaug
 from viewaug._files import replacing
@@ -85,9 +86,7 @@ class Contrastive(pl.LightningModule):
         if not options.cosine:
             return sgd
         steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            sgd, lambda step: min(1, (step + 1) / 20) * (1 + math.cos(math.pi * step / steps)) / 2
-        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(sgd, warmed_cosine(steps))
         return {"optimizer": sgd, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -185,7 +184,7 @@ class Log(pl.Callback):
     It comes last among the callbacks, as it saves the states of the others.
 
     Args:
-        measure: called with the number of epochs done; its time does not count. None for no measurement.
+        measure: its time does not count; None for no measurement.
         every: how often, in epochs.
         tick: called after each epoch.
     """
@@ -235,7 +234,6 @@ def fit(
     log: Log,
     viewmaker: ViewmakerCallback | None = None,
     accelerator: str = "cpu",
-    progress: bool = False,
     max_steps: int = -1,
 ) -> None:
     """Pretrain, from the last epoch that `folder` holds a checkpoint of; checkpoints go when it is done.
@@ -247,7 +245,6 @@ def fit(
         log: keeps time and measurements.
         viewmaker: the learned views, for batches with the key ``views``.
         accelerator: Lightning's.
-        progress: whether to show a progress bar.
         max_steps: stop after so many; -1 for no such limit.
     """
     options = module.options
@@ -267,7 +264,7 @@ def fit(
         enable_checkpointing=False,  # Lightning's would overwrite the last one in place; the log replaces it
         logger=CSVLogger(folder, name="", version=""),
         log_every_n_steps=20,
-        enable_progress_bar=progress,
+        enable_progress_bar=False,
         enable_model_summary=False,
     )
     trainer.fit(module, loader, ckpt_path=last if last.exists() else None)

@@ -9,6 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from viewaug._files import replacing
+from viewaug._markdown import markdown_table
 from viewaug.budget import ValueRange
 from viewaug.diagnosis import Data, Scores, Views, agreement, summarise, views_of
 from viewaug.plots import dropout_matrices, mask_shares, probability_histograms, sorted_views
@@ -25,10 +26,13 @@ def write_report(
     value_range: ValueRange,
 ) -> None:
     """Write ``report.md``, ``results.json`` and the figures."""
+    first, *_ = scores.values()
+    by_task, *_ = first.probability.values()
+    probability, *_ = by_task.values()
     summaries = {name: summarise(found, data.chance) for name, found in scores.items()}
     results = {
         "inputs": len(data.x),
-        "views": next(iter(next(iter(next(iter(scores.values())).probability.values())).values())).shape[1],
+        "views": probability.shape[1],
         "seed": seed,
         "chance": data.chance,
         "clean": _clean(data, scorers),
@@ -76,7 +80,7 @@ def tables(results: Mapping[str, Any]) -> str:
                 cells = [_with_interval(found, name) for name in ("survival", "destruction", "within", "bimodality")]
                 rows.append([scorer, task, f"{clean:.2f}", method, *cells])
     parts.append(
-        _table(["scorer", "label", "clean", "views", "survival", "destroyed", "within", "bimodality"], rows, 2)
+        markdown_table(["scorer", "label", "clean", "views", "survival", "destroyed", "within", "bimodality"], rows, 2)
     )
     if len(results["chance"]) > 1:
         rows = []
@@ -89,7 +93,7 @@ def tables(results: Mapping[str, Any]) -> str:
         parts += [
             "Feature dropout: the share of views that destroy no label, exactly **one**, and all of them, and the "
             "correlation of the labels' survival, negative if views destroy one or the other.",
-            _table(["scorer", "views", "none", "one", "all", "correlation"], rows, 2),
+            markdown_table(["scorer", "views", "none", "one", "all", "correlation"], rows, 2),
         ]
     if len(scorers) > 1:
         tasks = list(results["chance"])
@@ -101,7 +105,7 @@ def tables(results: Mapping[str, Any]) -> str:
         parts += [
             "How much the answer depends on the scorer: the share of views on which two agree whether a label is "
             "destroyed.",
-            _table(["views", "scorers", *tasks], rows, 2),
+            markdown_table(["views", "scorers", *tasks], rows, 2),
         ]
     rows = []
     for method, result in methods.items():
@@ -114,7 +118,7 @@ def tables(results: Mapping[str, Any]) -> str:
     parts += [
         "Distortion, the mean |view - x| of a view: mean, quantiles (5, 50, 95%); the largest change of a value; and "
         f"the share of values at the range's ends.{on_mask}",
-        _table(
+        markdown_table(
             ["views", "mean", "quantiles", "largest", "at bounds", *([] if area is None else ["on the mask"])], rows, 1
         ),
     ]
@@ -182,9 +186,3 @@ def _clean(data: Data, scorers: Mapping[str, Scorer]) -> dict[str, dict[str, flo
 def _with_interval(figures: Mapping[str, Any], name: str) -> str:
     low, high = figures["interval"][name]
     return f"{figures[name]:.2f} ± {(high - low) / 2:.2f}"
-
-
-def _table(head: list[str], rows: list[list[str]], names: int) -> str:
-    """Return a Markdown table, whose first columns are names."""
-    lines = [head, ["---" if k < names else "---:" for k in range(len(head))], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

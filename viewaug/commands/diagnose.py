@@ -11,7 +11,7 @@ import hashlib
 import importlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +28,7 @@ from viewaug.commands._arguments import positive, seed
 from viewaug.probes import load_probe
 
 if TYPE_CHECKING:
-    from viewaug.diagnosis import Data, Scores
-
-Views = Callable[[Tensor, torch.Generator], Tensor]
+    from viewaug.diagnosis import Data, Scores, Views
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -156,7 +154,7 @@ def _named(option: str, values: Sequence[str]) -> dict[str, str]:
     return named
 
 
-def _views(viewmaker: viewaug.Viewmaker) -> Views:
+def _views(viewmaker: viewaug.Viewmaker) -> "Views":
     def make(x: Tensor, generator: torch.Generator) -> Tensor:
         with torch.no_grad():
             return viewmaker(x, viewmaker.draw_noise(x, generator))
@@ -164,7 +162,7 @@ def _views(viewmaker: viewaug.Viewmaker) -> Views:
     return make
 
 
-def _noise(viewmaker: viewaug.Viewmaker) -> Views:
+def _noise(viewmaker: viewaug.Viewmaker) -> "Views":
     def make(x: Tensor, generator: torch.Generator) -> Tensor:
         delta = 2 * torch.rand(x.shape, generator=generator) - 1
         return constrain(x, delta, viewmaker.budget, viewmaker.value_range)
@@ -172,7 +170,7 @@ def _noise(viewmaker: viewaug.Viewmaker) -> Views:
     return make
 
 
-def _function(path: str) -> Views:
+def _function(path: str) -> "Views":
     module, _, name = path.partition(":")
     sys.path.insert(0, str(Path.cwd()))  # as `python -m` would have it
     try:
