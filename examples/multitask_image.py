@@ -378,6 +378,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         kept = asdict(settings) | {
             "data": Path(settings.data).name,
             "digits": Path(settings.digits).name,
+            "max_steps": options.max_steps,
             "versions": {package: version(package) for package in ("torch", "lightning", "kornia", "lightly", "timm")},
             "python": platform.python_version(),
         }

@@ -170,6 +170,7 @@ def build_encoder(name: str, channels: int = 3, *, mean: float = 0.47, std: floa
             stem_type="deep",
             in_chans=channels,
             num_classes=0,
+            zero_init_last=False,  # as identities the blocks need many epochs to begin
         )
     else:
         net = timm.create_model(name, in_chans=channels, num_classes=0)
