@@ -58,7 +58,7 @@ PRESETS = {
     "quick": Settings(
         train_images=128, test_images=100, curve=1, training=Training(epochs=1, batch=64, precision="32-true")
     ),
-    "cpu": Settings(),
+    "cpu": Settings(prepool=True),
     # As in the paper's text; --temperature 0.07 and, for letters, --budget 0.1 are what its code has.
     "paper": Settings(
         data="cifar10",
@@ -70,7 +70,9 @@ PRESETS = {
         curve=0,
         prepool=True,
         views_in_probe=True,
-        training=Training(encoder="resnet18", epochs=200, cosine=False, precision="32-true"),
+        training=Training(
+            encoder="resnet18", epochs=200, lr=0.03, cosine=False, viewmaker_lr=1e-3, precision="32-true"
+        ),
     ),
 }
 CELLS = ("none", "noise", "expert", "crop", "viewmaker", "crop+viewmaker", "expert+viewmaker", "manual")
