@@ -267,6 +267,8 @@ def test_quick_preset_and_report(tmp_path, capsys):
     text = (tmp_path / "report.md").read_text()
     assert all(f"| {method} |" in text for method in methods)
     assert "| 58.8 | 86.7 |" in text  # the paper's
+    assert "| epochs | 200 | 1 |" in text  # a departure from the paper
+    assert "| temperature |" not in text  # none
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     cell = json.loads((tmp_path / "cells" / "digits-viewmaker-0.json").read_text())["cell"]
     assert 0 <= cell["background"] <= 100

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from viewaug.examples import demo, linear_theory, random_bits
+from viewaug.examples import demo, linear_theory, multitask_image, random_bits
 
 from viewaug.commands._report import tables
 from viewaug.perturbations import PERTURBATIONS
@@ -62,6 +62,14 @@ def test_tables_of_random_bits_are_the_results_that_are_kept(file):
 def test_report_of_the_diagnosis_is_of_the_results_that_are_kept():
     results = json.loads((RESULTS / "diagnosis" / "results.json").read_text())
     assert tables(results) in (RESULTS / "diagnosis" / "report.md").read_text()
+
+
+def test_tables_of_the_multitask_images_are_the_results_that_are_kept():
+    cells = [json.loads(file.read_text())["cell"] for file in (RESULTS / "image" / "cells").glob("*.json")]
+    page = (RESULTS / "image" / "report.md").read_text()
+    order = list(multitask_image.METHODS)
+    cells.sort(key=lambda cell: (order.index(cell["method"].split(":")[0]), cell["method"], cell["seed"]))
+    assert multitask_image.report(cells) in page
 
 
 def test_links_lead_somewhere():

@@ -269,6 +269,7 @@ def fit(
         enable_model_summary=False,
     )
     trainer.fit(module, loader, ckpt_path=last if last.exists() else None)
+    module.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
     shutil.rmtree(folder)
 
 
