@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from viewaug.adapters.lightning import ViewmakerCallback
 from viewaug.examples.grid import default_workers, read_json, run_grid, tick
 from viewaug.examples.multitask.backgrounds import SIZE, backgrounds
-from viewaug.examples.multitask.methods import METHODS, Method, by_hand, parse
+from viewaug.examples.multitask.methods import METHODS, Method, by_hand, parse, split
 from viewaug.examples.multitask.overlays import OVERLAYS, Overlaid
 from viewaug.examples.multitask.training import Contrastive, InTurns, Log, Training, build_encoder, fit
 
@@ -106,7 +107,8 @@ def run_cell(
     for noisy in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    method, options = parse(name), settings.training
+    method = parse(name)
+    options = replace(settings.training, budget=method.budget or settings.training.budget)
     train, test = (_data(overlay, method, settings, seed, train) for train in (True, False))
     torch.manual_seed(seed)
     encoder, features = build_encoder(options.encoder)
@@ -118,7 +120,7 @@ def run_cell(
     else:
         module = Contrastive(encoder, features, options, augment, seed)
         if viewmaker is not None:
-            callback = _callback(viewmaker, options, seed)
+            callback = _callback(viewmaker, options, method.steered, seed)
     module = module.to(memory_format=torch.channels_last)
     test_batch = _first(test)
     measure = functools.partial(probe, module.encoder, train, test_batch, count=2000)
@@ -129,6 +131,7 @@ def run_cell(
         train,
         out / "running" / label,
         log=log,
+        logger=CSVLogger(out / "logs", name=label),
         viewmaker=callback,
         accelerator=accelerator,
         max_steps=max_steps,
@@ -193,7 +196,7 @@ class _Map(nn.Module):
 
 
 def _viewmaker(method: Method, options: Training) -> viewaug.Viewmaker | None:
-    if not method.perturbation:
+    if not method.learned:
         return None
     original: dict[str, Any] = {"constraint": "rescale", "value_range": None} if method.protocol == "turns" else {}
     return viewaug.Viewmaker(
@@ -201,12 +204,11 @@ def _viewmaker(method: Method, options: Training) -> viewaug.Viewmaker | None:
     )
 
 
-def _callback(viewmaker: viewaug.Viewmaker, options: Training, seed: int) -> ViewmakerCallback:
+def _callback(viewmaker: viewaug.Viewmaker, options: Training, steered: bool, seed: int) -> ViewmakerCallback:
     controller = None
-    if options.difficulty is not None:
-        controller = viewaug.BudgetController(
-            viewmaker, unrelated=math.log(2 * options.batch - 1), target=options.difficulty
-        )
+    if steered or options.difficulty is not None:
+        target = {} if options.difficulty is None else {"target": options.difficulty}
+        controller = viewaug.BudgetController(viewmaker, unrelated=math.log(2 * options.batch - 1), **target)
     return ViewmakerCallback(viewmaker, lr=options.viewmaker_lr, key="views", budget=controller, seed=seed)
 
 
@@ -329,24 +331,67 @@ def departures(settings: Mapping[str, Any]) -> str:
     return markdown_table(["setting", "paper", "here"], [row for row in rows if row[1] != row[2]])
 
 
-def write_report(out: Path) -> Path:
-    """Write ``report.md`` and ``curves.png`` from the cells in a folder."""
+def draw_budgets(cells: Sequence[Mapping[str, Any]], file: Path) -> bool:
+    """Draw the accuracy of a viewmaker against its budget, where there are several; return whether there are."""
+    from matplotlib.figure import Figure
+
+    swept: dict[str, list[tuple[float, Mapping[str, Any]]]] = {}
+    for cell in cells:
+        base, kind, budget = split(cell["method"])
+        if base == "viewmaker" and not kind and budget != "steered":
+            swept.setdefault(cell["overlay"], []).append((cell["budget"], cell))
+    swept = {overlay: rows for overlay, rows in swept.items() if len({budget for budget, _ in rows}) > 1}
+    if not swept:
+        return False
+    figure = Figure(figsize=(2.8 * len(swept), 2.8), layout="constrained")
+    for axis, (overlay, rows) in zip(figure.subplots(1, len(swept), squeeze=False)[0], swept.items(), strict=True):
+        steered = [c for c in cells if c["overlay"] == overlay and c["method"] == "viewmaker@steered"]
+        for k, (name, task) in enumerate((("photo", "background"), (overlay, "overlay_accuracy"))):
+            if task not in rows[0][1]:
+                continue
+            budgets = sorted({budget for budget, _ in rows})
+            means = [statistics.mean(cell[task] for b, cell in rows if b == budget) for budget in budgets]
+            axis.plot(budgets, means, color=f"C{k}", linewidth=0.9, label=name)
+            axis.plot([b for b, _ in rows], [cell[task] for _, cell in rows], ".", color=f"C{k}", markersize=4)
+            axis.plot([c["budget"] for c in steered], [c[task] for c in steered], "*", color=f"C{k}")
+        axis.set(xscale="log", xlabel="budget", ylabel="accuracy, %")
+        axis.legend(fontsize=6)
+    with replacing(file) as temporary:
+        figure.savefig(temporary, dpi=130)
+    return True
+
+
+def read_cells(out: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the cells in a folder, by method and seed, and their settings.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
     files = sorted((out / "cells").glob("*.json"))
     if not files:
         raise FileNotFoundError(f"Expected results in {out / 'cells'}, but found none.")
     found = [read_json(file) for file in files]
-    order = {name: k for k, name in enumerate(METHODS)}
-    cells = sorted(
-        (file["cell"] for file in found), key=lambda c: (order[c["method"].split(":")[0]], c["method"], c["seed"])
-    )
-    settings = "\n".join(f"- {name}: {value}" for name, value in found[0]["settings"].items())
+    order = list(METHODS)
+    cells = [file["cell"] for file in found]
+    cells.sort(key=lambda cell: (order.index(split(cell["method"])[0]), cell["method"], cell["seed"]))
+    return cells, found[0]["settings"]
+
+
+def write_report(out: Path) -> Path:
+    """Write ``report.md`` and its figures from the cells in a folder."""
+    cells, kept = read_cells(out)
+    settings = "\n".join(f"- {name}: {value}" for name, value in kept.items())
     draw(cells, out / "curves.png")
+    sweep = (
+        "![Accuracy against budget](budgets.png)\n\n*Dots are runs with a fixed budget, stars runs with a controller, "
+    )
+    sweep = f"{sweep}at the budget where they ended.*\n\n" if draw_budgets(cells, out / "budgets.png") else ""
     with replacing(out / "report.md") as temporary:
         temporary.write_text(
             f"# Multi-task images\n\n{report(cells)}\n\n![Accuracy while training](curves.png)\n\n"
-            f"*Every line is a run. While training, probes are fitted to 2,000 images.*\n\n"
+            f"*Every line is a run. While training, probes are fitted to 2,000 images.*\n\n{sweep}"
             "## Departures from the paper\n\n"
-            f"{departures(found[0]['settings'])}\n\n{DEPARTURES}\n\n## Settings\n\n{settings}\n",
+            f"{departures(kept)}\n\n{DEPARTURES}\n\n## Settings\n\n{settings}\n",
             encoding="utf-8",
         )
     return out / "report.md"
@@ -362,7 +407,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--digits", help="digits (scikit-learn's), mnist (downloaded) or an .npz file")
     parser.add_argument("--overlays", nargs="+", choices=OVERLAYS, default=("digits", "shapes", "letters", "none"))
     parser.add_argument(
-        "--methods", nargs="+", default=CELLS, metavar="METHOD", help=f"{', '.join(METHODS)}, or viewmaker:colour+warp"
+        "--methods",
+        nargs="+",
+        default=CELLS,
+        metavar="METHOD",
+        help=f"{', '.join(METHODS)}; also viewmaker:colour+warp, noise@0.1, viewmaker@steered",
     )
     parser.add_argument("--seeds", type=positive(int), default=3, help="number of seeds, 0 to N-1")
     parser.add_argument("--epochs", type=positive(int))

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -185,7 +186,11 @@ def test_methods():
     assert parse("crop+viewmaker:colour+warp").perturbation == ("colour", "warp")
     assert parse("viewmaker:reference").generator == "reference"
     assert parse("manual").shared_overlay_probability < 1
-    for name in ("dance", "noise:warp", "original:warp", "viewmaker:dance"):
+    assert parse("viewmaker:warp@0.1") == replace(METHODS["viewmaker"], perturbation=("warp",), budget=0.1)
+    assert parse("noise@1e-2").budget == 0.01
+    assert parse("crop+viewmaker@steered").steered
+    wrong = ("expert@0.1", "noise@steered", "original@steered", "noise@0", "noise@inf", "viewmaker@dance")
+    for name in ("dance", "noise:warp", "original:warp", "viewmaker:dance", *wrong):
         with pytest.raises(ValueError, match="Expected"):
             parse(name)
     x = torch.rand(4, 3, 32, 32)
@@ -283,10 +288,22 @@ def test_quick_preset_and_report(tmp_path, capsys):
     assert "other settings" in capsys.readouterr().err
 
 
+def test_budgets_of_methods(tmp_path):
+    methods = ["viewmaker@0.02", "viewmaker@0.1", "viewmaker@steered", "noise@0.1"]
+    multitask_image.main([*QUICK, "--methods", *methods, "--out", str(tmp_path)])
+    cells, _ = multitask_image.read_cells(tmp_path)
+    budgets = {cell["method"]: cell.get("budget") for cell in cells}
+    assert [budgets[name] for name in ("viewmaker@0.02", "viewmaker@0.1", "noise@0.1")] == [0.02, 0.1, None]
+    assert budgets["viewmaker@steered"] != 0.05
+    assert (tmp_path / "budgets.png").exists()
+    assert "budgets.png" in (tmp_path / "report.md").read_text()
+    rows = (tmp_path / "logs" / "digits-viewmaker@0.1-0" / "version_0" / "metrics.csv").read_text().splitlines()
+    assert len(rows) > 1
+    assert "loss" in rows[0].split(",")
+
+
 def test_controller_and_paper_options(tmp_path, monkeypatch):
     """The paper's preset for a step, in miniature but for the encoder, its probes and its views in probe training."""
-    from dataclasses import replace
-
     paper = multitask_image.PRESETS["paper"]
     small = replace(
         paper,

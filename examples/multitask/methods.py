@@ -1,5 +1,6 @@
 """The views that are compared: each method is one line."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,8 @@ class Method:
         generator: of the viewmaker.
         protocol: ``"reversal"`` of gradients, or ``"turns"``, with the original loss and without a clamp.
         shared_overlay_probability: as of :class:`viewaug.examples.multitask.overlays.Overlaid`.
+        budget: of noise or of the viewmaker; None for the experiment's.
+        steered: whether a controller adapts the budget, by its own default difficulty if the experiment has none.
     """
 
     by_hand: str = "none"
@@ -28,6 +31,13 @@ class Method:
     generator: str = "fast"
     protocol: str = "reversal"
     shared_overlay_probability: float = 1.0
+    budget: float | None = None
+    steered: bool = False
+
+    @property
+    def learned(self) -> bool:
+        """Whether there is a viewmaker."""
+        return bool(self.perturbation)
 
 
 METHODS = {
@@ -46,25 +56,54 @@ METHODS = {
 def parse(name: str) -> Method:
     """Return a method by its name; ``viewmaker:colour+warp`` and ``crop+viewmaker:reference`` say of what kind it is.
 
+    A budget may follow, as in ``noise@0.1`` and ``viewmaker:warp@0.1``, or ``@steered`` for a controller.
+
     Raises:
         ValueError: if there is no such method.
 
     Examples:
         >>> parse("crop+viewmaker:spectral+colour").perturbation
         ('spectral', 'colour')
+        >>> parse("noise@0.1").budget
+        0.1
     """
-    base, _, kind = name.partition(":")
+    base, kind, budget = split(name)
     if base not in METHODS:
         raise ValueError(f"Expected a method of {', '.join(METHODS)}, but got {name!r}.")
-    method = METHODS[base]
+    method = _with_budget(METHODS[base], budget, name) if budget else METHODS[base]
     if not kind:
         return method
-    if not method.perturbation or method.protocol == "turns":
+    if not method.learned or method.protocol == "turns":
         raise ValueError(f"Expected a kind of viewmaker after the name of learned views only, but got {name!r}.")
     if kind in GENERATORS:
         return replace(method, generator=kind)
     viewaug.Viewmaker(perturbation=kind.split("+"))  # or the error that says what is wrong
     return replace(method, perturbation=tuple(kind.split("+")))
+
+
+def split(name: str) -> tuple[str, str, str]:
+    """Return the parts of a method's name: which, of what kind, and its budget; empty where there is none.
+
+    Examples:
+        >>> split("viewmaker:colour+warp@0.1")
+        ('viewmaker', 'colour+warp', '0.1')
+    """
+    rest, _, budget = name.partition("@")
+    base, _, kind = rest.partition(":")
+    return base, kind, budget
+
+
+def _with_budget(method: Method, budget: str, name: str) -> Method:
+    if budget == "steered" and method.learned and method.protocol == "reversal":
+        return replace(method, steered=True)
+    try:
+        if (method.learned or method.by_hand == "noise") and 0 < float(budget) < math.inf:
+            return replace(method, budget=float(budget))
+    except ValueError:
+        pass
+    raise ValueError(
+        f"Expected a positive budget after the @, for noise and learned views, or @steered for these, but got {name!r}."
+    )
 
 
 def by_hand(kind: str, size: int, budget: float, crop: float) -> Callable[[Tensor], Tensor] | None:

@@ -14,7 +14,7 @@ import timm
 import torch
 from lightly.loss import NTXentLoss
 from lightly.models.modules.heads import SimCLRProjectionHead
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from viewaug.adapters.lightning import ViewmakerCallback
@@ -233,6 +233,7 @@ def fit(
     folder: Path,
     *,
     log: Log,
+    logger: Logger | bool = False,
     viewmaker: ViewmakerCallback | None = None,
     accelerator: str = "cpu",
     max_steps: int = -1,
@@ -242,8 +243,9 @@ def fit(
     Args:
         module: what to train.
         data: gives batches for lists of indices.
-        folder: for checkpoints, and for ``metrics.csv``.
+        folder: for checkpoints.
         log: keeps time and measurements.
+        logger: Lightning's.
         viewmaker: the learned views, for batches with the key ``views``.
         accelerator: Lightning's.
         max_steps: stop after so many; -1 for no such limit.
@@ -263,7 +265,7 @@ def fit(
             log,
         ],
         enable_checkpointing=False,  # Lightning's would overwrite the last one in place; the log replaces it
-        logger=CSVLogger(folder, name="", version=""),
+        logger=logger,
         log_every_n_steps=20,
         enable_progress_bar=False,
         enable_model_summary=False,
