@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from viewaug.examples import multitask_image
 from viewaug.examples.multitask import backgrounds as backgrounds_module
-from viewaug.examples.multitask import overlays
+from viewaug.examples.multitask import overlays, report
 from viewaug.examples.multitask.backgrounds import Images, backgrounds
 from viewaug.examples.multitask.methods import METHODS, by_hand, parse
 from viewaug.examples.multitask.overlays import OVERLAYS, Overlaid
@@ -274,7 +274,9 @@ def test_quick_preset_and_report(tmp_path, capsys):
     assert "| 58.8 | 86.7 |" in text  # the paper's
     assert "| epochs | 200 | 1 |" in text  # a departure from the paper
     assert "| temperature |" not in text  # none
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    for figure in ("curves.png", "views-digits.png", "destruction-digits.png"):
+        assert (tmp_path / figure).read_bytes().startswith(b"\x89PNG")
+        assert f"({figure})" in text
     cell = json.loads((tmp_path / "cells" / "digits-viewmaker-0.json").read_text())["cell"]
     assert 0 <= cell["background"] <= 100
     assert 0 <= cell["overlay_accuracy"] <= 100
@@ -291,7 +293,7 @@ def test_quick_preset_and_report(tmp_path, capsys):
 def test_budgets_of_methods(tmp_path):
     methods = ["viewmaker@0.02", "viewmaker@0.1", "viewmaker@steered", "noise@0.1"]
     multitask_image.main([*QUICK, "--methods", *methods, "--out", str(tmp_path)])
-    cells, _ = multitask_image.read_cells(tmp_path)
+    cells, _ = report.read_cells(tmp_path)
     budgets = {cell["method"]: cell.get("budget") for cell in cells}
     assert [budgets[name] for name in ("viewmaker@0.02", "viewmaker@0.1", "noise@0.1")] == [0.02, 0.1, None]
     assert budgets["viewmaker@steered"] != 0.05
@@ -340,5 +342,5 @@ def test_bad_arguments(arguments, message, tmp_path, capsys):
 
 
 def test_intervals():
-    assert multitask_image.interval([5.0]) == "5.0"
-    assert multitask_image.interval([1.0, 3.0]) == "2.0 ± 12.7"  # 12.706 * sqrt(2) / sqrt(2)
+    assert report.interval([5.0]) == "5.0"
+    assert report.interval([1.0, 3.0]) == "2.0 ± 12.7"  # 12.706 * sqrt(2) / sqrt(2)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from viewaug.examples import demo, linear_theory, multitask_image, random_bits
+from viewaug.examples import demo, linear_theory, random_bits
+from viewaug.examples.multitask import report
 
 from viewaug.commands._report import tables
 from viewaug.perturbations import PERTURBATIONS
@@ -65,8 +66,8 @@ def test_report_of_the_diagnosis_is_of_the_results_that_are_kept():
 
 
 def test_tables_of_the_multitask_images_are_the_results_that_are_kept():
-    cells, _ = multitask_image.read_cells(RESULTS / "image")
-    assert multitask_image.report(cells) in (RESULTS / "image" / "report.md").read_text()
+    cells, _ = report.read_cells(RESULTS / "image")
+    assert report.report(cells) in (RESULTS / "image" / "report.md").read_text()
 
 
 def test_links_lead_somewhere():
