@@ -4,7 +4,7 @@ import kornia.augmentation as K
 import torch
 from torch import Tensor, nn
 
-from viewaug.budget import constrain
+from viewaug.budget import ValueRange, constrain
 
 
 def simclr_pipeline(size: int) -> nn.Module:
@@ -31,6 +31,6 @@ def simclr_views(x: Tensor) -> Tensor:
     return simclr_pipeline(x.shape[-1])(x)
 
 
-def noise_views(x: Tensor, budget: float) -> Tensor:
-    """Views of a batch of values in [0, 1] by uniform noise that spends a budget, as learned views do."""
-    return constrain(x, 2 * torch.rand_like(x) - 1, budget, (0.0, 1.0))
+def noise_views(x: Tensor, budget: float, value_range: ValueRange = (0.0, 1.0)) -> Tensor:
+    """Views of a batch by uniform noise that spends a budget, as learned views do."""
+    return constrain(x, 2 * torch.rand_like(x) - 1, budget, value_range)

@@ -60,7 +60,7 @@ KINDS = {
     "grey": ({"channels": 1}, pictures, (2, 1, 24, 24)),
     "signed": ({"value_range": (-1, 1)}, pictures, (2, 3, 24, 24)),
     "reference": ({"generator": "reference"}, pictures, (2, 3, 24, 24)),
-    "waveform": ({"channels": 1, "dims": 1, "value_range": (-1, 1)}, sounds, (2, 1, 90)),
+    "waveform": ({"channels": 1, "dims": 1, "value_range": (-1, 1)}, arrays((1, 90), (100,)), (2, 1, 90)),
     "spectrogram": ({"channels": 1, "value_range": None}, arrays((12, 9), (1, 10, 11)), (2, 1, 10, 9)),
     "bands": ({"channels": 13}, arrays((13, 6, 5)), (1, 13, 6, 5)),
     "series": ({"channels": 12, "dims": 1, "value_range": None}, arrays((12, 40)), (1, 12, 40)),
@@ -156,18 +156,43 @@ def test_sixteen_bit_images_keep_their_contrast(inputs, drawn):
     torch.testing.assert_close(drawn[0]["x"][0, 0].numpy(), levels.astype(np.float32) / 65535, rtol=0, atol=1 / 255)
 
 
-def test_values_of_sounds_and_arrays(inputs, drawn):
+def test_views_of_sounds_are_heard_and_seen(inputs, drawn, capsys):
     sounds(inputs)
     file = checkpoint(inputs.parent, channels=1, dims=1, value_range=None)
-    main(arguments("views", file, inputs, "--size", 51, "--views", 1))
-    stereo = array(90, 2)[19:70].mean(1) - 0.5  # the middle
-    torch.testing.assert_close(drawn[0]["x"][1, 0].numpy(), stereo, rtol=0, atol=1e-4)
-    for sound in (*inputs.glob("*.wav"), *inputs.glob("*.flac")):
-        sound.unlink()
+    assert main(arguments("views", file, inputs, "--size", 51, "--views", 2)) == 0
+    written = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    names = [f"grid-{name}-view{k}.wav" for name in "ab" for k in (1, 2)]
+    assert [path.name for path in written] == ["grid.png", *names]
+    stereo = torch.from_numpy(array(90, 2)[19:70].mean(1) - 0.5)[None]  # the middle
+    heard = [torch.from_numpy(soundfile.read(path, dtype="float32")[0])[None] for path in written[3:]]
+    assert soundfile.info(written[3]).samplerate == soundfile.info(inputs / "b.flac").samplerate
+    for view in heard:
+        torch.testing.assert_close(viewaug.distortion(stereo, view), torch.tensor([0.05]), rtol=0, atol=1e-4)
+    assert not torch.equal(*heard)
+    (call,) = drawn  # spectrograms, in dB
+    assert call["x"].shape == (2, 1, 26, 5)
+    assert call["value_range"] is None
+    assert len(call["views"]) == 2
+
+
+def test_a_single_file(inputs, drawn, capsys):
+    rate, t = 8000, np.arange(8000) / 8000
+    soundfile.write(inputs / "tone.wav", 0.5 * np.sin(2 * np.pi * 1000 * t), rate)
+    file = checkpoint(inputs.parent, channels=1, dims=1, value_range=None)
+    main(arguments("views", file, inputs / "tone.wav", "--views", 1))
+    spectrum = drawn[0]["x"][0, 0, :, 20]
+    assert spectrum.argmax() == 1000 / (rate / 512)
+    assert spectrum.max() - spectrum.min() <= 80
+    assert soundfile.info(inputs / "grid-tone-view1.wav").frames == 8000
+    capsys.readouterr()
+    assert "notes.txt" in refused(arguments("views", file, inputs / "notes.txt"), capsys)[1]
+
+
+def test_values_of_arrays(inputs, drawn):
     np.save(inputs / "a.npy", array(1, 8).astype(np.float64))
-    main(arguments("views", file, inputs))
-    assert drawn[1]["x"].dtype == torch.float32
-    assert np.array_equal(drawn[1]["x"][0].numpy(), array(1, 8))
+    main(arguments("views", checkpoint(inputs.parent, channels=1, dims=1, value_range=None), inputs))
+    assert drawn[0]["x"].dtype == torch.float32
+    assert np.array_equal(drawn[0]["x"][0].numpy(), array(1, 8))
 
 
 @pytest.mark.parametrize("name", [*PERTURBATIONS, "spectral+mask"])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from viewaug.examples import demo, linear_theory, random_bits
 from viewaug.examples.multitask import report
+from viewaug.examples.multitask_image import ImageExperiment
 
 from viewaug.commands._report import tables
 from viewaug.perturbations import PERTURBATIONS
@@ -66,8 +67,8 @@ def test_report_of_the_diagnosis_is_of_the_results_that_are_kept():
 
 
 def test_tables_of_the_multitask_images_are_the_results_that_are_kept():
-    cells, _ = report.read_cells(RESULTS / "image")
-    assert report.report(cells) in (RESULTS / "image" / "report.md").read_text()
+    cells, _ = report.read_cells(ImageExperiment(), RESULTS / "image")
+    assert report.report(ImageExperiment(), cells) in (RESULTS / "image" / "report.md").read_text()
 
 
 def test_links_lead_somewhere():

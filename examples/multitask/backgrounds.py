@@ -1,6 +1,7 @@
 """Labelled images to put overlays on: CIFAR-10, a folder of images, or photographs that come with packages."""
 
 import io
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from viewaug.examples.npz import read_npz
 from viewaug.examples.photo_digits import SIZE, crop
 
 from viewaug.commands._signals import IMAGES
@@ -42,12 +44,8 @@ def backgrounds(source: str, *, train: bool, count: int) -> Images:
     path = Path(source)
     if path.is_dir():
         return _folder(path / ("train" if train else "test"), count)
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected photographs, cifar10, or a file or folder of images, but found no {source}.")
-    try:
-        return _coded(path, "train" if train else "test", count)
-    except Exception as error:  # broken files make their readers raise all sorts
-        raise ValueError(f"{source} cannot be read: {error}") from error
+    split = "train" if train else "test"
+    return read_npz(path, lambda file: _coded(file, split, count), "photographs, cifar10 or a path of images")
 
 
 def _photographs(train: bool, count: int) -> Images:
@@ -64,12 +62,11 @@ def _cifar10(train: bool, count: int) -> Images:
     return Images(x, torch.tensor(data.targets[:count]))
 
 
-def _coded(path: Path, split: str, count: int) -> Images:
-    with np.load(path, allow_pickle=False) as file:
-        coded, places = file[f"jpeg_{split}"].tobytes(), file[f"offsets_{split}"]
-        label = torch.from_numpy(file[f"y_{split}"][:count]).long()
+def _coded(file: Mapping[str, np.ndarray], split: str, count: int) -> Images:
+    coded, places = file[f"jpeg_{split}"].tobytes(), file[f"offsets_{split}"]
     pairs = pairwise(places[: count + 1])
-    return Images(torch.stack([_pixels(io.BytesIO(coded[a:b])) for a, b in pairs]), label)
+    x = torch.stack([_pixels(io.BytesIO(coded[a:b])) for a, b in pairs])
+    return Images(x, torch.from_numpy(file[f"y_{split}"][:count]).long())
 
 
 def _folder(path: Path, count: int) -> Images:

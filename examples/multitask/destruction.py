@@ -2,73 +2,88 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from viewaug.examples.multitask.methods import by_hand, parse
-from viewaug.examples.multitask.overlays import Overlaid
+from viewaug.examples.multitask.experiment import Experiment, cell_name, probe_file, viewmaker_file
+from viewaug.examples.multitask.methods import Method, parse
 
 import viewaug
 from viewaug._files import replacing
 from viewaug.plots import probability_histograms, view_grid
 from viewaug.probes import correct_probability, load_probe
 
-METHODS = ("noise", "crop", "expert", "viewmaker", "crop+viewmaker", "expert+viewmaker")
-SCORERS = ("expert", "viewmaker")  # whose probes score the views
-
 
 def draw_destruction(
-    out: Path, data: Overlaid, *, budget: float, crop: float, images: int = 100, views: int = 10
+    experiment: Experiment, group: str, settings: Any, out: Path, *, inputs: int = 100, views: int = 10
 ) -> None:
-    """Draw ``views-OVERLAY.png`` and ``destruction-OVERLAY.png`` of the methods of a seed, the first with both scorers.
+    """Draw ``views-GROUP.png`` and ``destruction-GROUP.png`` of the methods of a seed, the first with both scorers.
 
-    The probability of the correct label is, as in the paper, that of the other policy's probe, whose encoder has not
-    adapted to the views: `expert`'s for learned views, `viewmaker`'s for hand-made ones.
+    The probability of the correct label is, as in the paper, that of another method's probe, whose encoder has not
+    adapted to the views: one by hand for learned views, a learned one for views by hand.
 
     Args:
+        experiment: what the grid is of.
+        group: the data set.
+        settings: of the experiment.
         out: the folder of the grid.
-        data: test images.
-        budget: of noise.
-        crop: the smallest share of the area that a crop shows.
-        images: how many to make views of.
+        inputs: how many test inputs to make views of.
         views: how many to make of each.
     """
     torch.manual_seed(0)
-    batch = data.__getitems__(range(min(images, len(data))))
+    data = experiment.data(group, Method(), settings, 0, train=False)
+    batch = data.__getitems__(range(min(inputs, len(data))))
     x = batch["views"][0]
-    labels = {task: batch[task] for task in ("background", "overlay") if task in batch}
-    seed = _first_seed(out, data.overlay)
-    makers = {name: make for name in METHODS if (make := _maker(out, data.overlay, name, seed, budget, crop))}
-    figure = view_grid(x[:6], [make(x[:6]) for make in makers.values()], amplify=3, labels=list(makers))
-    with replacing(out / f"views-{data.overlay}.png") as temporary:
+    labels = {task: batch[task] for task in experiment.tasks if task in batch and (batch[task] >= 0).any()}
+    seed = _first_seed(experiment, group, out)
+    makers = {}
+    for name in experiment.drawn:
+        if make := _maker(experiment, group, name, seed, settings, out):
+            makers[name] = lambda x, make=make: experiment.as_seen(group, settings, make(x))
+    figure = view_grid(
+        experiment.as_seen(group, settings, x[:6]),
+        [make(x[:6]) for make in makers.values()],
+        amplify=3,
+        labels=list(makers),
+        value_range=experiment.value_range,
+    )
+    with replacing(out / f"views-{group}.png") as temporary:
         figure.savefig(temporary, dpi=110)
-    probes = {name: out / "probes" / f"{data.overlay}-{name}-{seed}.pt2" for name in SCORERS}
-    if not all(file.exists() for file in probes.values()):
+    files = [probe_file(out, cell_name(group, name, seed)) for name in experiment.scorers]
+    if not all(file.exists() for file in files):
         return
-    scorers = {name: load_probe(file) for name, file in probes.items()}
-    found = {}
+    of_learned, of_handmade = map(load_probe, files)
+    found: dict[str, dict[str, Tensor]] = {}
     for name, make in makers.items():
-        scorer = scorers["expert" if parse(name).learned else "viewmaker"]
-        rounds = [correct_probability(scorer, make(x), labels) for _ in range(views)]
-        found[name] = {task: torch.stack([one[task] for one in rounds]) for task in labels}
-    with replacing(out / f"destruction-{data.overlay}.png") as temporary:
+        scorer = of_learned if parse(name, experiment.methods).learned else of_handmade
+        rounds = [make(x) for _ in range(views)]
+        found[name] = {}
+        for task, label in labels.items():
+            counts = label >= 0
+            scores = [correct_probability(scorer, view[counts], {task: label[counts]})[task] for view in rounds]
+            found[name][task] = torch.stack(scores)
+    with replacing(out / f"destruction-{group}.png") as temporary:
         probability_histograms(found).savefig(temporary, dpi=110)
 
 
-def _first_seed(out: Path, overlay: str) -> int:
+def _first_seed(experiment: Experiment, group: str, out: Path) -> int:
     """Return the first seed with both scorers' probes, or else 0."""
-    seeds = [{int(f.stem.rpartition("-")[2]) for f in (out / "probes").glob(f"{overlay}-{s}-*.pt2")} for s in SCORERS]
+    seeds = [
+        {int(file.stem.rpartition("-")[2]) for file in (out / "probes").glob(f"{group}-{name}-*.pt2")}
+        for name in experiment.scorers
+    ]
     return min(set.intersection(*seeds), default=0)
 
 
 def _maker(
-    out: Path, overlay: str, name: str, seed: int, budget: float, crop: float
+    experiment: Experiment, group: str, name: str, seed: int, settings: Any, out: Path
 ) -> Callable[[Tensor], Tensor] | None:
-    method = parse(name)
-    first = by_hand(method.by_hand, 32, budget, crop) or torch.nn.Identity()
+    method = parse(name, experiment.methods)
+    first = experiment.augment(group, method, settings, settings.training.budget) or torch.nn.Identity()
     if not method.learned:
         return first
-    file = out / "viewmakers" / f"{overlay}-{name}-{seed}.safetensors"
+    file = viewmaker_file(out, cell_name(group, name, seed))
     if not file.exists():
         return None
     viewmaker = viewaug.load(file).requires_grad_(False)

@@ -7,67 +7,90 @@ from pathlib import Path
 from typing import Any
 
 from viewaug.examples.grid import read_json
-from viewaug.examples.multitask.methods import METHODS, split
-from viewaug.examples.multitask.overlays import OVERLAYS
+from viewaug.examples.multitask.experiment import Experiment
+from viewaug.examples.multitask.methods import parse, split
 
 from viewaug._files import replacing
 from viewaug._markdown import markdown_table
 
-# Feature Dropout, table 1: accuracy on CIFAR-10 and on the overlay.
-PAPER = {
-    ("none", "viewmaker"): (84.5, None),
-    ("none", "expert"): (86.2, None),
-    ("shapes", "viewmaker"): (79.8, 100.0),
-    ("shapes", "expert"): (76.0, 100.0),
-    ("digits", "viewmaker"): (69.3, 94.3),
-    ("digits", "expert"): (58.8, 86.7),
-    ("letters", "viewmaker"): (71.9, 96.9),
-    ("letters", "expert"): (74.8, 94.1),
-}
-# What differs whatever the settings; `original` has the paper's network, head, loss, optimizers and missing clamp.
-DEPARTURES = """\
-- CIFAR-10 from an .npz file may be coded as JPEG; test digits are of the test split, where the paper's are of the
-  training split; letters are in DejaVu Sans instead of Arial.
-- Learned views come from this package's fast generator instead of the reference network, are kept in [0, 1], and learn
-  by a reversed gradient in the encoder's step instead of in turns.
-- The loss is NT-Xent with both views as anchors; its head has a hidden layer.
-- Probes are logistic regressions by L-BFGS instead of 100 epochs of gradient descent."""
+Cell = Mapping[str, Any]
 
 
-def report(cells: Sequence[Mapping[str, Any]]) -> str:
-    """Return a table for each overlay, with the paper's figures beside ours."""
+def report(experiment: Experiment, cells: Sequence[Cell]) -> str:
+    """Return a table for each data set, with the paper's figures beside ours."""
     parts = [
-        "Linear probe accuracy in % on clean test images: mean ± half a 95% interval over seeds (Student's t), of "
-        "pooled features and, where they were probed, of the feature map before it is pooled. The last two columns are "
-        "the paper's, of one run each, at full scale and before pooling: compare their order only."
+        f"Linear probe accuracy in % on clean test {experiment.name}: mean ± half a 95% interval over seeds (Student's "
+        "t), of pooled features and, where they were probed, of the feature map before it is pooled. The last columns "
+        "are the paper's, of one run each, at full scale and before pooling: compare their order only."
     ]
-    for overlay in OVERLAYS:
-        mine = [cell for cell in cells if cell["overlay"] == overlay]
-        if not mine:
-            continue
-        prepool = [f"{name} prepool" for name in ("background", "overlay") if f"{name} prepool" in mine[0]]
-        head = ["views", "seeds", "photo", overlay, "mean", *(f"{name}, map" for name in ("photo", overlay))]
-        head = [*head[: 5 + len(prepool)], "loss", "budget", "CPU minutes"]
+    for group, mine in _by(cells, experiment.group, experiment.groups).items():
+        tasks = _tasks(experiment, mine)
+        maps = {key: title for key, title in tasks.items() if f"{_task(experiment, key)} prepool" in mine[0]}
+        mean = ["mean"] if len(tasks) > 1 else []
+        head = ["views", "seeds", *tasks.values(), *mean, *(f"{title}, map" for title in maps.values())]
+        head += ["loss", "budget", "CPU minutes", *(f"paper: {title}" for title in tasks.values())]
         rows = []
-        for method in dict.fromkeys(cell["method"] for cell in mine):
-            found = [cell for cell in mine if cell["method"] == method]
-            both = [statistics.mean(tasks(cell)) for cell in found]
-            minutes = statistics.mean(cell["cpu_seconds"] for cell in found) / 60
-            row = [method, str(len(found)), interval([cell["background"] for cell in found])]
-            row += [interval([cell["overlay_accuracy"] for cell in found]) if overlay != "none" else "", interval(both)]
-            row += [interval([cell[name] for cell in found]) for name in prepool]
+        for method, found in _by(mine, "method").items():
+            row = [method, str(len(found)), *(interval([cell[key] for cell in found]) for key in tasks)]
+            row += [interval(means(experiment, found))] if mean else []
+            row += [interval([cell[f"{_task(experiment, key)} prepool"] for cell in found]) for key in maps]
             row += [f"{statistics.mean(cell['loss'] for cell in found):.2f}"]
             row += [f"{statistics.mean(cell['budget'] for cell in found):.3f}" if "budget" in found[0] else ""]
-            paper = PAPER.get((overlay, method), (None, None))
-            row += [f"{minutes:.1f}", *("" if value is None else f"{value:.1f}" for value in paper)]
+            paper = experiment.paper.get((group, method), {})
+            row += [f"{minutes(found):.1f}", *(f"{paper[key]:.1f}" if key in paper else "" for key in tasks)]
             rows.append(row)
-        parts.append(markdown_table([*head, "paper: photo", f"paper: {overlay}"], rows))
+        parts += [f"## {group}", markdown_table(head, rows)]
     return "\n\n".join(parts)
 
 
-def tasks(cell: Mapping[str, Any]) -> list[float]:
-    """Return a cell's accuracy on each of its tasks."""
-    return [cell[name] for name in ("background", "overlay_accuracy") if name in cell]
+def comparison(experiment: Experiment, cells: Sequence[Cell]) -> str:
+    """Return a table of the best learned views beside the best by hand, in the mean over tasks, for each data set."""
+    rows = []
+    for group, mine in _by(cells, experiment.group, experiment.groups).items():
+        best: dict[bool, list[Cell]] = {}
+        for method, found in _by(mine, "method").items():
+            learned = parse(method, experiment.methods).learned
+            if learned not in best or mean_of(experiment, found) > mean_of(experiment, best[learned]):
+                best[learned] = found
+        if len(best) == 2:
+            row = [group]
+            for found in (best[True], best[False]):
+                row += [found[0]["method"], interval(means(experiment, found))]
+            rows.append([*row, f"{minutes(best[True]) / minutes(best[False]):.2f}"])
+    head = [experiment.group, "learned", "mean", "by hand", "mean of it", "time, learned / by hand"]
+    return markdown_table(head, rows) if rows else ""
+
+
+def means(experiment: Experiment, cells: Sequence[Cell]) -> list[float]:
+    """Return each cell's mean accuracy over its tasks."""
+    return [statistics.mean(cell[key] for key in _tasks(experiment, cells)) for cell in cells]
+
+
+def mean_of(experiment: Experiment, cells: Sequence[Cell]) -> float:
+    """Return the mean accuracy over cells and tasks."""
+    return statistics.mean(means(experiment, cells))
+
+
+def minutes(cells: Sequence[Cell]) -> float:
+    """Return the mean CPU time of training, in minutes."""
+    return statistics.mean(cell["cpu_seconds"] for cell in cells) / 60
+
+
+def _tasks(experiment: Experiment, cells: Sequence[Cell]) -> dict[str, str]:
+    """Return the names of accuracies that cells have, and what to call them."""
+    keys = {experiment.key(task): title for task, title in experiment.tasks.items()}
+    return {key: title for key, title in keys.items() if key in cells[0]}
+
+
+def _task(experiment: Experiment, key: str) -> str:
+    return next(task for task in experiment.tasks if experiment.key(task) == key)
+
+
+def _by(cells: Sequence[Cell], key: str, order: Sequence[str] = ()) -> dict[str, list[Cell]]:
+    """Return cells by what they have under a key, in a given order or that of the cells."""
+    values = order or list(dict.fromkeys(cell[key] for cell in cells))
+    found = {value: [cell for cell in cells if cell[key] == value] for value in values}
+    return {value: mine for value, mine in found.items() if mine}
 
 
 def interval(values: Sequence[float]) -> str:
@@ -86,26 +109,29 @@ def interval(values: Sequence[float]) -> str:
     return f"{mean} ± {half:.1f}"
 
 
-def draw(cells: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """Draw the accuracy on both tasks while training, against CPU time, for each overlay."""
+def draw(experiment: Experiment, cells: Sequence[Cell], file: Path) -> None:
+    """Draw the accuracy on every task while training, against CPU time, for each data set."""
     from matplotlib.figure import Figure
 
-    overlays = [name for name in OVERLAYS if name != "none" and any(cell["overlay"] == name for cell in cells)]
-    figure = Figure(figsize=(7, 2.6 * max(1, len(overlays))), layout="constrained")
-    axes = figure.subplots(max(1, len(overlays)), 2, squeeze=False, sharex=True)
-    for line, overlay in zip(axes, overlays, strict=False):
-        mine = [cell for cell in cells if cell["overlay"] == overlay]
-        for k, method in enumerate(dict.fromkeys(cell["method"] for cell in mine)):
-            for cell in (cell for cell in mine if cell["method"] == method):
-                curve = [row for row in cell["curve"] if "background" in row]
-                minutes = [row["seconds"] / 60 for row in curve] + [cell["cpu_seconds"] / 60]
-                label = method if cell is next(c for c in mine if c["method"] == method) else None
-                style = {"color": f"C{k}", "linewidth": 0.9, "marker": ".", "markersize": 3, "label": label}
-                line[0].plot(minutes, [row["background"] for row in curve] + [cell["background"]], **style)
-                line[1].plot(minutes, [row["overlay"] for row in curve] + [cell["overlay_accuracy"]], **style)
-        line[0].set_ylabel("photo, %", fontsize=8)
-        line[1].set_ylabel(f"{overlay}, %", fontsize=8)
-        line[1].legend(fontsize=5)
+    groups = _by(cells, experiment.group, experiment.groups)
+    columns = max(len(_tasks(experiment, mine)) for mine in groups.values())
+    figure = Figure(figsize=(3.5 * columns, 2.6 * len(groups)), layout="constrained")
+    axes = figure.subplots(len(groups), columns, squeeze=False, sharex=True)
+    for line, (group, mine) in zip(axes, groups.items(), strict=True):
+        tasks = _tasks(experiment, mine)
+        for ax in line[len(tasks) :]:
+            ax.set_visible(False)
+        for k, (method, found) in enumerate(_by(mine, "method").items()):
+            for i, cell in enumerate(found):
+                style = {"color": f"C{k % 10}", "linestyle": "-" if k < 10 else ":", "linewidth": 0.9, "marker": "."}
+                for ax, key in zip(line, tasks, strict=False):
+                    curve = [row for row in cell["curve"] if _task(experiment, key) in row]
+                    times = [row["seconds"] / 60 for row in curve] + [cell["cpu_seconds"] / 60]
+                    values = [row[_task(experiment, key)] for row in curve] + [cell[key]]
+                    ax.plot(times, values, markersize=3, label=None if i else method, **style)
+        for ax, title in zip(line, tasks.values(), strict=False):
+            ax.set_ylabel(f"{group}: {title}, %", fontsize=8)
+        line[len(tasks) - 1].legend(fontsize=5)
     figure.supxlabel("CPU minutes of training", fontsize=8)
     with replacing(file) as temporary:
         figure.savefig(temporary, dpi=130)
@@ -118,37 +144,39 @@ def departures(settings: Mapping[str, Any], paper: Mapping[str, Any]) -> str:
     return markdown_table(["setting", "paper", "here"], [row for row in rows if row[1] != row[2]])
 
 
-def draw_budgets(cells: Sequence[Mapping[str, Any]], file: Path) -> bool:
+def draw_budgets(experiment: Experiment, cells: Sequence[Cell], file: Path) -> bool:
     """Draw the accuracy of a viewmaker against its budget, where there are several; return whether there are."""
     from matplotlib.figure import Figure
 
-    swept: dict[str, list[tuple[float, Mapping[str, Any]]]] = {}
-    for cell in cells:
-        base, kind, budget = split(cell["method"])
-        if base == "viewmaker" and not kind and budget != "steered":
-            swept.setdefault(cell["overlay"], []).append((cell["budget"], cell))
-    swept = {overlay: rows for overlay, rows in swept.items() if len({budget for budget, _ in rows}) > 1}
+    swept = {
+        group: [cell for cell in mine if _plain_viewmaker(cell, steered=False)]
+        for group, mine in _by(cells, experiment.group, experiment.groups).items()
+    }
+    swept = {group: mine for group, mine in swept.items() if len({cell["budget"] for cell in mine}) > 1}
     if not swept:
         return False
     figure = Figure(figsize=(2.8 * len(swept), 2.8), layout="constrained")
-    for axis, (overlay, rows) in zip(figure.subplots(1, len(swept), squeeze=False)[0], swept.items(), strict=True):
-        steered = [c for c in cells if c["overlay"] == overlay and c["method"] == "viewmaker@steered"]
-        for k, (name, task) in enumerate((("photo", "background"), (overlay, "overlay_accuracy"))):
-            if task not in rows[0][1]:
-                continue
-            budgets = sorted({budget for budget, _ in rows})
-            means = [statistics.mean(cell[task] for b, cell in rows if b == budget) for budget in budgets]
-            axis.plot(budgets, means, color=f"C{k}", linewidth=0.9, label=name)
-            axis.plot([b for b, _ in rows], [cell[task] for _, cell in rows], ".", color=f"C{k}", markersize=4)
-            axis.plot([c["budget"] for c in steered], [c[task] for c in steered], "*", color=f"C{k}")
-        axis.set(xscale="log", xlabel="budget", ylabel="accuracy, %")
+    for axis, (group, mine) in zip(figure.subplots(1, len(swept), squeeze=False)[0], swept.items(), strict=True):
+        steered = [c for c in cells if c[experiment.group] == group and _plain_viewmaker(c, steered=True)]
+        for k, (key, title) in enumerate(_tasks(experiment, mine).items()):
+            budgets = sorted({cell["budget"] for cell in mine})
+            mean = [statistics.mean(cell[key] for cell in mine if cell["budget"] == budget) for budget in budgets]
+            axis.plot(budgets, mean, color=f"C{k}", linewidth=0.9, label=title)
+            axis.plot([c["budget"] for c in mine], [c[key] for c in mine], ".", color=f"C{k}", markersize=4)
+            axis.plot([c["budget"] for c in steered], [c[key] for c in steered], "*", color=f"C{k}")
+        axis.set(xscale="log", xlabel="budget", ylabel="accuracy, %", title=group)
         axis.legend(fontsize=6)
     with replacing(file) as temporary:
         figure.savefig(temporary, dpi=130)
     return True
 
 
-def read_cells(out: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _plain_viewmaker(cell: Cell, *, steered: bool) -> bool:
+    base, kind, budget = split(cell["method"])
+    return base == "viewmaker" and not kind and (budget == "steered") == steered
+
+
+def read_cells(experiment: Experiment, out: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return the cells in a folder, by method and seed, and their settings.
 
     Raises:
@@ -158,44 +186,53 @@ def read_cells(out: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     if not files:
         raise FileNotFoundError(f"Expected results in {out / 'cells'}, but found none.")
     found = [read_json(file) for file in files]
-    order = list(METHODS)
+    order = list(experiment.methods)
     cells = [file["cell"] for file in found]
     cells.sort(key=lambda cell: (order.index(split(cell["method"])[0]), cell["method"], cell["seed"]))
     return cells, found[0]["settings"]
 
 
-def write_report(out: Path, paper: Mapping[str, Any]) -> Path:
+def write_report(experiment: Experiment, out: Path, paper: Mapping[str, Any]) -> Path:
     """Write ``report.md`` and its figures from the cells in a folder.
 
     Args:
+        experiment: what the cells are of.
         out: the folder.
         paper: settings to compare the cells' with.
     """
-    cells, kept = read_cells(out)
-    settings = "\n".join(f"- {name}: {value}" for name, value in kept.items())
-    draw(cells, out / "curves.png")
-    sweep = (
-        "![Accuracy against budget](budgets.png)\n\n*Dots are runs with a fixed budget, stars runs with a controller, "
-    )
-    sweep = f"{sweep}at the budget where they ended.*\n\n" if draw_budgets(cells, out / "budgets.png") else ""
-    views = "".join(
-        f"![{title}, {overlay}]({name}-{overlay}.png)\n\n"
-        for overlay in OVERLAYS
+    cells, kept = read_cells(experiment, out)
+    draw(experiment, cells, out / "curves.png")
+    parts = [f"# {experiment.title}", report(experiment, cells)]
+    if compared := comparison(experiment, cells):
+        parts += ["## Learned views and views by hand", "The best of each in the mean over tasks.", compared]
+    parts += [
+        "## While training",
+        "![Accuracy while training](curves.png)",
+        "*Every line is a run. While training, probes are fitted to 2,000 inputs.*",
+    ]
+    if draw_budgets(experiment, cells, out / "budgets.png"):
+        parts += [
+            "## Budgets",
+            "![Accuracy against budget](budgets.png)",
+            "*Dots are runs with a fixed budget, stars runs with a controller, at the budget where they ended.*",
+        ]
+    figures = [
+        f"![{title}, {group}]({name}-{group}.png)"
+        for group in experiment.groups
         for name, title in (("views", "Views"), ("destruction", "Probability of the correct label over views"))
-        if (out / f"{name}-{overlay}.png").exists()
-    )
-    if views:
-        views += (
+        if (out / f"{name}-{group}.png").exists()
+    ]
+    if figures:
+        learned, by_hand = experiment.scorers
+        parts += [
+            "## Views",
+            *figures,
             "*Views of each method and their amplified differences; below, histograms of the probability that a probe "
-            "gives to the correct label: that on the encoder of `expert` for learned views, that of `viewmaker` for "
-            "hand-made ones.*\n\n"
-        )
+            f"gives to the correct label: that on the encoder of `{learned}` for learned views, that of `{by_hand}` "
+            "for views by hand.*",
+        ]
+    parts += ["## Departures from the paper", departures(kept, paper), experiment.departures]
+    parts += ["## Settings", "\n".join(f"- {name}: {value}" for name, value in kept.items())]
     with replacing(out / "report.md") as temporary:
-        temporary.write_text(
-            f"# Multi-task images\n\n{report(cells)}\n\n![Accuracy while training](curves.png)\n\n"
-            f"*Every line is a run. While training, probes are fitted to 2,000 images.*\n\n{sweep}{views}"
-            "## Departures from the paper\n\n"
-            f"{departures(kept, paper)}\n\n{DEPARTURES}\n\n## Settings\n\n{settings}\n",
-            encoding="utf-8",
-        )
+        temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return out / "report.md"

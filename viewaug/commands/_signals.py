@@ -1,47 +1,54 @@
-"""Read the inputs of a viewmaker from the files of a folder."""
+"""Read the inputs of a viewmaker from files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from viewaug._sounds import SOUNDS, read_sound
 from viewaug.adversary import check_values
 from viewaug.viewmaker import Viewmaker
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-SOUNDS = (".wav", ".flac", ".ogg")
 ARRAYS = (".npy",)
 
 
-def read_signals(folder: Path, viewmaker: Viewmaker, count: int, size: int | None = None) -> Tensor:
-    """Read the first files of a folder, in the order of their names, as one batch for a viewmaker.
+def signal_files(place: Path, viewmaker: Viewmaker, count: int) -> list[Path]:
+    """Return a file, or the first files of a folder that a viewmaker can take, in the order of their names.
 
-    Images are read where it takes images, that is with a value range and one or three channels; sounds where it takes
-    waveforms of one channel; and NumPy arrays of the shape ``(C, *spatial)``, or without channels if there is one.
-    Images are resized, and all signals cropped in the middle, to the size of the smallest.
+    Images are taken where it takes images, that is with a value range and one or three channels; sounds where it takes
+    waveforms of one channel; and NumPy arrays always.
+
+    Raises:
+        FileNotFoundError: if there is no such file or folder, or no file for this viewmaker in it.
+    """
+    suffixes = _readers(viewmaker)
+    if place.is_file() and place.suffix.lower() in suffixes:
+        return [place]
+    if not place.is_dir():
+        raise FileNotFoundError(f"Expected a folder, or a file of {', '.join(sorted(suffixes))}, but got {place}.")
+    files = sorted(file for file in place.iterdir() if file.suffix.lower() in suffixes)[:count]
+    if not files:
+        raise FileNotFoundError(f"Expected files of {', '.join(sorted(suffixes))} in {place}, but found none.")
+    return files
+
+
+def read_signals(files: Sequence[Path], viewmaker: Viewmaker, size: int | None = None) -> Tensor:
+    """Read files as one batch for a viewmaker.
+
+    NumPy arrays have the shape ``(C, *spatial)``, or are without channels if there is one. Images are resized, and all
+    signals cropped in the middle, to the size of the smallest.
 
     Args:
-        folder: where the files are.
-        viewmaker: what they are for.
-        count: how many files to read at most.
+        files: what to read, as :func:`signal_files` finds it.
+        viewmaker: what it is for.
         size: side of images, or length of waveforms; by default that of the smallest.
 
     Raises:
-        FileNotFoundError: if there is no such folder, or no file for this viewmaker in it.
         ValueError: if a file cannot be read, or does not fit the viewmaker.
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"Expected a folder, but found none at {folder}.")
-    readers: dict[str, Callable[[Path, Viewmaker], Tensor]] = dict.fromkeys(ARRAYS, _read_array)
-    image = viewmaker.dims == 2 and viewmaker.channels in (1, 3) and viewmaker.value_range is not None
-    if image:
-        readers |= dict.fromkeys(IMAGES, _read_image)
-    if viewmaker.dims == 1 and viewmaker.channels == 1:
-        readers |= dict.fromkeys(SOUNDS, _read_sound)
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in readers)[:count]
-    if not files:
-        raise FileNotFoundError(f"Expected files of {', '.join(sorted(readers))} in {folder}, but found none.")
+    readers = _readers(viewmaker)
     signals = []
     for file in files:
         try:
@@ -59,13 +66,26 @@ def read_signals(folder: Path, viewmaker: Viewmaker, count: int, size: int | Non
                 f"but got the shape {tuple(signal.shape)}."
             )
         signals.append(signal)
-    if image:
+    if _takes_images(viewmaker):
         side = size or min(224, *(min(signal.shape[1:]) for signal in signals))
         signals = [_resize(signal, side) for signal in signals]
     sides = [min(sides) for sides in zip(*(signal.shape[1:] for signal in signals), strict=True)]
     if size and viewmaker.dims == 1:
         sides = [min(size, *sides)]
     return torch.stack([_crop(signal, sides) for signal in signals])
+
+
+def _readers(viewmaker: Viewmaker) -> dict[str, Callable[[Path, Viewmaker], Tensor]]:
+    readers: dict[str, Callable[[Path, Viewmaker], Tensor]] = dict.fromkeys(ARRAYS, _read_array)
+    if _takes_images(viewmaker):
+        readers |= dict.fromkeys(IMAGES, _read_image)
+    if viewmaker.dims == 1 and viewmaker.channels == 1:
+        readers |= dict.fromkeys(SOUNDS, _read_sound)
+    return readers
+
+
+def _takes_images(viewmaker: Viewmaker) -> bool:
+    return viewmaker.dims == 2 and viewmaker.channels in (1, 3) and viewmaker.value_range is not None
 
 
 def _read_image(file: Path, viewmaker: Viewmaker) -> Tensor:
@@ -82,12 +102,7 @@ def _read_image(file: Path, viewmaker: Viewmaker) -> Tensor:
 
 
 def _read_sound(file: Path, viewmaker: Viewmaker) -> Tensor:
-    try:
-        import soundfile
-    except ImportError as error:
-        raise ImportError("Reading sounds needs soundfile: pip install 'viewaug[audio]'") from error
-    samples, _ = soundfile.read(file, dtype="float32", always_2d=True)
-    return torch.from_numpy(samples).mean(1)[None]
+    return read_sound(file)[0]
 
 
 def _read_array(file: Path, viewmaker: Viewmaker) -> Tensor:

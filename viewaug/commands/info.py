@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import viewaug
 from viewaug.commands._arguments import positive, seed
-from viewaug.commands._signals import read_signals
+from viewaug.commands._signals import read_signals, signal_files
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             x = low + (high - low) * torch.rand(shape, generator=generator)
         else:
             source = str(options.images)
-            x = read_signals(options.images, viewmaker, options.count, options.size)
+            x = read_signals(signal_files(options.images, viewmaker, options.count), viewmaker, options.size)
         with torch.no_grad(), FlopCounterMode(display=False) as flops:
             viewmaker(x[:1], viewmaker.draw_noise(x[:1], generator))
         with torch.no_grad():

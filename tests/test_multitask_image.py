@@ -11,12 +11,14 @@ import pytest
 import torch
 from PIL import Image
 from viewaug.examples import multitask_image
+from viewaug.examples.handmade import simclr_pipeline
 from viewaug.examples.multitask import backgrounds as backgrounds_module
 from viewaug.examples.multitask import overlays, report
 from viewaug.examples.multitask.backgrounds import Images, backgrounds
-from viewaug.examples.multitask.methods import METHODS, by_hand, parse
+from viewaug.examples.multitask.methods import Method, parse
 from viewaug.examples.multitask.overlays import OVERLAYS, Overlaid
 from viewaug.examples.multitask.training import Contrastive, Log, Training, build_encoder, fit, original_loss
+from viewaug.examples.multitask_image import METHODS, PRESETS, ImageExperiment
 
 import viewaug
 
@@ -182,24 +184,32 @@ def test_bad_overlays(options, name):
         overlaid(**options)
 
 
+def method(name: str) -> Method:
+    return parse(name, METHODS)
+
+
 def test_methods():
-    assert parse("crop+viewmaker:colour+warp").perturbation == ("colour", "warp")
-    assert parse("viewmaker:reference").generator == "reference"
-    assert parse("manual").shared_overlay_probability < 1
-    assert parse("viewmaker:warp@0.1") == replace(METHODS["viewmaker"], perturbation=("warp",), budget=0.1)
-    assert parse("noise@1e-2").budget == 0.01
-    assert parse("crop+viewmaker@steered").steered
+    assert method("crop+viewmaker:colour+warp").perturbation == ("colour", "warp")
+    assert method("viewmaker:reference").generator == "reference"
+    assert method("manual").shared_probability < 1
+    assert method("viewmaker:warp@0.1") == replace(METHODS["viewmaker"], perturbation=("warp",), budget=0.1)
+    assert method("noise@1e-2").budget == 0.01
+    assert method("crop+viewmaker@steered").steered
     wrong = ("expert@0.1", "noise@steered", "original@steered", "noise@0", "noise@inf", "viewmaker@dance")
     for name in ("dance", "noise:warp", "original:warp", "viewmaker:dance", *wrong):
         with pytest.raises(ValueError, match="Expected"):
-            parse(name)
+            method(name)
+
+
+def test_views_by_hand():
     x = torch.rand(4, 3, 32, 32)
-    for method in METHODS.values():
-        make = by_hand(method.by_hand, 32, 0.07, 0.5)
-        assert (make is None) == (method.by_hand == "none")
+    for given in METHODS.values():
+        make = ImageExperiment().augment("digits", given, PRESETS["cpu"], 0.07)
+        assert (make is None) == (given.by_hand == "none")
         if make is not None:
             assert make(x).shape == x.shape
-    torch.testing.assert_close(viewaug.distortion(x, by_hand("noise", 32, 0.07, 0.5)(x)), torch.full((4,), 0.07))
+        if given.by_hand == "noise":
+            torch.testing.assert_close(viewaug.distortion(x, make(x)), torch.full((4,), 0.07))
 
 
 def test_original_loss():
@@ -228,7 +238,7 @@ def test_training_resumes_as_if_it_had_not_stopped(tmp_path):
     def run(folder, stop_after=None):
         torch.manual_seed(0)
         encoder, features = build_encoder("small")
-        module = Contrastive(encoder, features, options, by_hand("expert", 32, 0.05, 0.5))
+        module = Contrastive(encoder, features, options, simclr_pipeline(32))
         done = []
 
         def after_epoch():
@@ -293,7 +303,7 @@ def test_quick_preset_and_report(tmp_path, capsys):
 def test_budgets_of_methods(tmp_path):
     methods = ["viewmaker@0.02", "viewmaker@0.1", "viewmaker@steered", "noise@0.1"]
     multitask_image.main([*QUICK, "--methods", *methods, "--out", str(tmp_path)])
-    cells, _ = report.read_cells(tmp_path)
+    cells, _ = report.read_cells(ImageExperiment(), tmp_path)
     budgets = {cell["method"]: cell.get("budget") for cell in cells}
     assert [budgets[name] for name in ("viewmaker@0.02", "viewmaker@0.1", "noise@0.1")] == [0.02, 0.1, None]
     assert budgets["viewmaker@steered"] != 0.05

@@ -1,0 +1,129 @@
+"""The command line of the multi-task experiments."""
+
+import argparse
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from viewaug.examples.grid import default_workers, run_grid
+from viewaug.examples.multitask.destruction import draw_destruction
+from viewaug.examples.multitask.engine import run_cell
+from viewaug.examples.multitask.experiment import Experiment, cell_name
+from viewaug.examples.multitask.methods import parse
+from viewaug.examples.multitask.report import read_cells, write_report
+
+from viewaug.commands._arguments import positive
+
+
+def main(experiment: Experiment, description: str, sources: Mapping[str, str], arguments: Sequence[str] | None) -> None:
+    """Run what is missing of a grid, and report; or report only.
+
+    Args:
+        experiment: what to run.
+        description: of the command.
+        sources: the settings that say where data are from, and a help text for each; the first is read as a trial.
+        arguments: of the command line.
+    """
+    presets = experiment.presets()
+    parser = _parser(experiment, description, sources, presets)
+    options = parser.parse_args(arguments)
+    settings = _settings(experiment, parser, options, presets[options.preset], tuple(sources))
+    quick = options.preset == "quick"
+    groups = dict.fromkeys(getattr(options, experiment.group + "s") or experiment.groups[: 1 if quick else None])
+    if options.action == "run":
+        seeds = options.seeds or (1 if quick else 3)
+        cells = {
+            cell_name(group, method, seed): (
+                experiment,
+                group,
+                method,
+                seed,
+                settings,
+                options.out,
+                options.accelerator,
+                options.max_steps,
+            )
+            for seed in range(seeds)
+            for group in groups
+            for method in dict.fromkeys(options.methods)
+        }
+        kept = asdict(settings) | {name: Path(getattr(settings, name)).name for name in sources}
+        kept |= {
+            "max_steps": options.max_steps,
+            "versions": {package: version(package) for package in experiment.packages},
+            "python": platform.python_version(),
+        }
+        workers = options.workers or default_workers(options.accelerator)
+        try:
+            run_grid(run_cell, cells, options.out, kept, workers=workers, ticks=settings.training.epochs)
+        except FileExistsError as error:
+            parser.error(f"argument --out: {error}")
+    try:
+        if options.action == "run" or getattr(options, next(iter(sources))):
+            finished = {cell[experiment.group] for cell in read_cells(experiment, options.out)[0]}
+            for group in (group for group in experiment.groups if group in finished):
+                draw_destruction(experiment, group, settings, options.out)
+        print(write_report(experiment, options.out, asdict(presets["paper"])))
+    except FileNotFoundError as error:
+        parser.error(f"argument --out: {error}")
+
+
+def _parser(
+    experiment: Experiment, description: str, sources: Mapping[str, str], presets: Mapping[str, Any]
+) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    first = next(iter(sources))
+    parser.add_argument(
+        "action",
+        nargs="?",
+        choices=("run", "report"),
+        default="run",
+        help=f"report: only report; with --{first}, draw views, too",
+    )
+    parser.add_argument("--preset", choices=presets, default="cpu")
+    parser.add_argument("--out", type=Path, required=True, help="folder for results")
+    for name, text in sources.items():
+        parser.add_argument(f"--{name}", help=text)
+    parser.add_argument(
+        f"--{experiment.group}s", nargs="+", choices=experiment.groups, help="default all, or the first if quick"
+    )
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=experiment.default_methods,
+        metavar="METHOD",
+        help=f"{', '.join(experiment.methods)}; also viewmaker:colour+warp, noise@0.1, viewmaker@steered",
+    )
+    parser.add_argument("--seeds", type=positive(int), help="number of seeds, 0 to N-1; default 3, or 1 if quick")
+    parser.add_argument("--epochs", type=positive(int))
+    parser.add_argument("--budget", type=positive(float))
+    parser.add_argument("--difficulty", type=positive(float), help="have a controller adapt the budget, to hold this")
+    parser.add_argument("--temperature", type=positive(float))
+    parser.add_argument("--max-steps", type=positive(int), default=-1, help="stop every run early, to try it")
+    parser.add_argument("--accelerator", default="cpu", help="Lightning's: cpu, gpu, ...")
+    parser.add_argument("--workers", type=positive(int), help="processes; default 2 on a CPU, else 1")
+    return parser
+
+
+def _settings(
+    experiment: Experiment,
+    parser: argparse.ArgumentParser,
+    options: argparse.Namespace,
+    settings: Any,
+    sources: Sequence[str],
+) -> Any:
+    given = {name: getattr(options, name) for name in ("epochs", "budget", "difficulty", "temperature")}
+    training = replace(settings.training, **{name: value for name, value in given.items() if value is not None})
+    places = {name: getattr(options, name) for name in sources if getattr(options, name)}
+    settings = replace(settings, training=training, **places)
+    try:
+        for method in options.methods:
+            parse(method, experiment.methods)
+        if options.action == "run" or places:
+            experiment.check(settings)
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        parser.error(str(error))
+    return settings

@@ -1,0 +1,157 @@
+"""One run of a multi-task experiment: pretrain an encoder on views, and probe what it knows of every label."""
+
+import logging
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor, nn
+from viewaug.adapters.lightning import ViewmakerCallback
+from viewaug.examples.grid import tick
+from viewaug.examples.multitask.experiment import Experiment, cell_name, probe_file, viewmaker_file
+from viewaug.examples.multitask.methods import parse
+from viewaug.examples.multitask.training import Contrastive, InTurns, Log, Training, fit
+
+import viewaug
+from viewaug.probes import Probe, save_probe
+
+
+def run_cell(
+    experiment: Experiment,
+    group: str,
+    name: str,
+    seed: int,
+    settings: Any,
+    out: Path,
+    accelerator: str,
+    max_steps: int = -1,
+) -> dict[str, Any]:
+    """Pretrain and probe once; keep the viewmaker, and the probes that figures need."""
+    for noisy in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    method = parse(name, experiment.methods)
+    options = replace(settings.training, budget=method.budget or settings.training.budget)
+    train, test = (experiment.data(group, method, settings, seed, train=train) for train in (True, False))
+    torch.manual_seed(seed)
+    encoder, features = experiment.encoder(group, settings)
+    augment = experiment.augment(group, method, settings, options.budget)
+    viewmaker = experiment.viewmaker(method, options.budget) if method.learned else None
+    callback = None
+    if viewmaker is not None and method.protocol == "turns":
+        module: Contrastive = InTurns(encoder, features, options, viewmaker, seed)
+    else:
+        module = Contrastive(encoder, features, options, augment, seed)
+        if viewmaker is not None:
+            callback = _callback(viewmaker, options, method.steered, seed)
+    module = module.to(memory_format=torch.channels_last)
+    tasks = tuple(experiment.tasks)
+    test_batch = _first(test)
+    log = Log(lambda: probe(module.encoder, train, test_batch, tasks, count=2000)[1], settings.curve, tick)
+    label = cell_name(group, name, seed)
+    fit(
+        module,
+        train,
+        out / "running" / label,
+        log=log,
+        logger=CSVLogger(out / "logs", name=label),
+        viewmaker=callback,
+        accelerator=accelerator,
+        max_steps=max_steps,
+    )
+    views = _views(augment, viewmaker) if settings.views_in_probe else None
+    fitted, scores = probe(module.encoder, train, test_batch, tasks)
+    if name in experiment.scorers:
+        save_probe(fitted, probe_file(out, label), experiment.as_seen(group, settings, test_batch["views"][0][:2]))
+    if settings.prepool:
+        found = probe(_prepool(encoder), train, test_batch, tasks)[1]
+        scores |= {f"{task} prepool": value for task, value in found.items()}
+    if views is not None:
+        found = probe(module.encoder, train, test_batch, tasks, views=views)[1]
+        scores |= {f"{task} on views": value for task, value in found.items()}
+    if viewmaker is not None:
+        viewaug.save(viewmaker.cpu(), viewmaker_file(out, label))
+    last = log.curve[-1]
+    scores = {experiment.key(task): value for task, value in scores.items()}
+    cell = {experiment.group: group, "method": name, "seed": seed, **scores, "loss": last["loss"]}
+    if viewmaker is not None:
+        cell["budget"] = viewmaker.budget
+    return {**cell, "cpu_seconds": round(log.seconds, 1), "curve": log.curve}
+
+
+@torch.no_grad()
+def probe(
+    encoder: nn.Module,
+    train: Any,
+    test: Mapping[str, Any],
+    tasks: Sequence[str],
+    *,
+    count: int | None = None,
+    views: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Probe, dict[str, float]]:
+    """Fit linear probes to frozen features; return them and their test accuracy on clean inputs, in percent.
+
+    Args:
+        encoder: returns features.
+        train: what to fit the probes to.
+        test: a batch to test them on; labels of -1 do not count.
+        tasks: the names of labels; those that `train` lacks are passed over.
+        count: how many training inputs to use; None for all.
+        views: makes views of a batch of training inputs; None for clean ones.
+    """
+    from threadpoolctl import threadpool_limits
+
+    batch = _first(train, count)
+    labels: dict[str, Tensor] = {task: batch[task] for task in tasks if task in batch}
+    device = next(encoder.parameters()).device
+    x = batch["views"][0].to(device)
+    if views is not None:
+        x = torch.cat([views(part) for part in x.split(250)])
+    with threadpool_limits(1):  # each worker has a core
+        fitted = Probe.fit(encoder, x, labels, batch=250)
+    accuracy = {}
+    for task in labels:
+        counts = test[task] >= 0
+        found = fitted.accuracy(test["views"][0][counts].to(device), {task: test[task][counts]}, batch=250)
+        accuracy[task] = 100 * found[task]
+    return fitted, accuracy
+
+
+def _callback(viewmaker: viewaug.Viewmaker, options: Training, steered: bool, seed: int) -> ViewmakerCallback:
+    controller = None
+    if steered or options.difficulty is not None:
+        target = {} if options.difficulty is None else {"target": options.difficulty}
+        controller = viewaug.BudgetController(viewmaker, unrelated=math.log(2 * options.batch - 1), **target)
+    return ViewmakerCallback(viewmaker, lr=options.viewmaker_lr, key="views", budget=controller, seed=seed)
+
+
+def _views(augment: Any, viewmaker: viewaug.Viewmaker | None) -> Callable[[Tensor], Tensor]:
+    def make(x: Tensor) -> Tensor:
+        x = augment(x) if augment is not None else x
+        return viewmaker(x) if viewmaker is not None else x
+
+    return make
+
+
+def _prepool(encoder: nn.Sequential) -> nn.Module:
+    return nn.Sequential(encoder[0], _Map(encoder[1]), nn.Flatten())
+
+
+class _Map(nn.Module):
+    """The feature map of a network of timm's."""
+
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net.forward_features(x)
+
+
+def _first(data: Any, count: int | None = None) -> dict[str, Any]:
+    return data.__getitems__(range(len(data))[:count])

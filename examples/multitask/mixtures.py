@@ -1,0 +1,138 @@
+"""Speech over noise, as the Feature Dropout paper has it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from viewaug.examples.multitask.noises import Noises
+from viewaug.examples.multitask.speech import Speech
+
+MIXTURES = ("both", "speech", "noise")
+
+
+class Mixed(Dataset[dict[str, Any]]):
+    """Waveforms of speech, of noise or of both, in pairs for contrastive learning.
+
+    Where an utterance begins and which noise it has is a function of the seed, the split and i, and where it is
+    redrawn, of the epoch. Utterances have a power of 1, and noise that which the ratio leaves it; of a clip of noise,
+    the parts are used that are at least half as loud as its loudest.
+
+    An item is a dictionary: ``views``, two waveforms ``(1, T)``; the utterance's labels; and ``noise``, the noise's
+    label (of the first view). A list of indices gives batches of them at once.
+
+    Args:
+        speech: the utterances; there are as many items, whatever the mixture.
+        noises: the noise.
+        mixture: a name of :data:`MIXTURES`.
+        length: of the waveforms, in samples.
+        snr: power of speech to noise, in dB.
+        repeats: how many items there are of each utterance.
+        train: whether for training.
+        seed: of all that is drawn.
+        redraw: draw anew in each epoch; see `epoch`.
+        shared_noise_probability: how likely both views have the same noise, and not one drawn anew: less than 1 is the
+            manual feature dropout of the paper's authors; 0 is what their released code does.
+
+    Examples:
+        >>> from viewaug.examples.multitask.noises import noises
+        >>> from viewaug.examples.multitask.speech import speech
+        >>> source = {"source": "synthetic", "train": True, "sample_rate": 8000}
+        >>> data = Mixed(speech(**source), noises(**source), "both", length=4000, train=True)
+        >>> item = data[0]
+        >>> item["views"][0].shape, sorted(item)
+        (torch.Size([1, 4000]), ['digit', 'noise', 'speaker', 'views'])
+    """
+
+    def __init__(
+        self,
+        speech: Speech,
+        noises: Noises,
+        mixture: str,
+        *,
+        length: int,
+        snr: float = 5.0,
+        repeats: int = 1,
+        train: bool,
+        seed: int = 0,
+        redraw: bool = False,
+        shared_noise_probability: float = 1.0,
+    ) -> None:
+        if mixture not in MIXTURES:
+            raise ValueError(f"Expected `mixture` to be one of {', '.join(MIXTURES)}, but got {mixture!r}.")
+        if not 0 <= shared_noise_probability <= 1:
+            raise ValueError(
+                f"Expected `shared_noise_probability` to be between 0 and 1, but got {shared_noise_probability}."
+            )
+        shortest = min(map(len, noises.clips))
+        if not 0 < length <= shortest:
+            raise ValueError(f"Expected `length` from 1 to {shortest} samples, that of the noise, but got {length}.")
+        self.speech, self.noises, self.mixture, self.length = speech, noises, mixture, length
+        self.repeats, self.train, self.seed, self.redraw = repeats, train, seed, redraw
+        self.shared_noise_probability = shared_noise_probability
+        self.epoch = 0
+        self._clips = [_to_power(clip[_middle(len(clip), length)]) for clip in speech.clips]
+        self._gain = 10 ** (-snr / 20)
+        self._starts = [_loud_starts(clip, length) for clip in noises.clips]
+        self._of_class = [(noises.label == label).nonzero().flatten() for label in range(int(noises.label.max()) + 1)]
+
+    def __len__(self) -> int:
+        return self.repeats * len(self._clips)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        batch = self.__getitems__([index])
+        return {name: [v[0] for v in value] if name == "views" else value[0] for name, value in batch.items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
+        """Return a batch; a DataLoader asks for it at once if `collate_fn` leaves it as it is."""
+        epoch = self.epoch if self.redraw else 0
+        x = torch.zeros(len(indices), 1, self.length)
+        batch: dict[str, Any] = {}
+        if self.mixture != "noise":
+            for row, i in zip(x, indices, strict=True):
+                clip = self._clips[i % len(self._clips)]
+                start = int(self._rng(i, epoch, 2).integers(self.length - len(clip) + 1))
+                row[0, start : start + len(clip)] = clip
+            chosen = torch.as_tensor(indices) % len(self._clips)
+            batch |= {name: label[chosen] for name, label in self.speech.labels.items()}
+        if self.mixture == "speech":
+            return {"views": [x, x], **batch}
+        first = [self._draw(self._rng(i, epoch, 0)) for i in indices]
+        views = [x + torch.stack([noise for noise, _ in first])]
+        if self.shared_noise_probability < 1:
+            second = [self._second(i, noise) for i, (noise, _) in zip(indices, first, strict=True)]
+            views.append(x + torch.stack(second))
+        else:
+            views.append(views[0])
+        return {"views": views, **batch, "noise": torch.tensor([label for _, label in first])}
+
+    def _rng(self, index: int, epoch: int, what: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, int(self.train), epoch, int(index), what])
+
+    def _draw(self, rng: np.random.Generator) -> tuple[Tensor, int]:
+        label = int(rng.integers(len(self._of_class)))
+        clip = int(rng.choice(self._of_class[label]))
+        start = int(rng.choice(self._starts[clip]))
+        return self._gain * _to_power(self.noises.clips[clip][start : start + self.length])[None], label
+
+    def _second(self, index: int, first: Tensor) -> Tensor:
+        # A coin and noise that change every epoch, or the network would learn the pairs.
+        rng = self._rng(index, self.epoch, 1)
+        return first if rng.random() < self.shared_noise_probability else self._draw(rng)[0]
+
+
+def _to_power(x: Tensor) -> Tensor:
+    return x / x.square().mean().sqrt().clamp(min=1e-6)
+
+
+def _middle(length: int, most: int) -> slice:
+    start = max(0, (length - most) // 2)
+    return slice(start, start + most)
+
+
+def _loud_starts(clip: Tensor, length: int) -> np.ndarray:
+    starts = torch.arange(0, len(clip) - length + 1, max(1, length // 4))
+    power = clip.unfold(0, length, max(1, length // 4)).square().mean(1)
+    return starts[power >= 0.25 * power.max()].numpy()

@@ -1,0 +1,76 @@
+"""Labelled noise to put under speech: ESC-10, or synthetic babble, traffic and machines."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchaudio.functional import resample
+from viewaug.adapters.torchaudio import read_waveform
+from viewaug.examples.multitask import synthesis
+from viewaug.examples.multitask.speech import TRAINING_VOICES
+from viewaug.examples.npz import read_npz
+
+TEST_FOLD = 5
+
+
+class Noises(NamedTuple):
+    """Clips of noise, each ``(T,)``, and their labels, ``(N,)``."""
+
+    clips: list[Tensor]
+    label: Tensor
+
+
+def noises(source: str, *, train: bool, sample_rate: int) -> Noises:
+    """Read noise.
+
+    Args:
+        source: ``"synthetic"``; an .npz file of ESC-10 (``audio``, ``label``, ``fold``, ``sample_rate``); or a folder
+            of ESC-50, with ``meta/esc50.csv`` and ``audio``, of which the classes of ESC-10 are read. The fifth fold is
+            for testing, the others are for training.
+        train: which split.
+        sample_rate: to resample to, in Hz.
+
+    Raises:
+        FileNotFoundError: if there is no such file or folder.
+        ValueError: if something in it cannot be read.
+    """
+    if source == "synthetic":
+        return _synthetic(train, sample_rate)
+    path = Path(source)
+    if path.is_dir():
+        return _folder(path, train, sample_rate)
+    return read_npz(path, lambda file: _esc10(file, train, sample_rate), "synthetic or a path of ESC-10")
+
+
+def _synthetic(train: bool, sample_rate: int) -> Noises:
+    generator = torch.Generator().manual_seed(int(train))
+    voices = range(TRAINING_VOICES) if train else range(TRAINING_VOICES, len(synthesis.VOICES))
+    kinds = [label for label in range(len(synthesis.NOISES)) for _ in range(12 if train else 6)]
+    clips = [synthesis.noise(synthesis.NOISES[label], voices, generator, sample_rate) for label in kinds]
+    return Noises(clips, torch.tensor(kinds))
+
+
+def _esc10(file: Mapping[str, np.ndarray], train: bool, sample_rate: int) -> Noises:
+    chosen = (file["fold"] != TEST_FOLD) == train
+    audio = torch.from_numpy(file["audio"][chosen]).float() / 2**15
+    clips = resample(audio, int(file["sample_rate"]), sample_rate)
+    return Noises(list(clips), torch.from_numpy(file["label"][chosen]).long())
+
+
+def _folder(folder: Path, train: bool, sample_rate: int) -> Noises:
+    table = folder / "meta" / "esc50.csv"
+    if not table.is_file():
+        raise FileNotFoundError(f"Expected the folder of ESC-50, but found no {table}.")
+    try:
+        with table.open(newline="", encoding="utf-8") as opened:
+            rows = [row for row in csv.DictReader(opened) if row["esc10"] == "True"]
+        classes = sorted({row["category"] for row in rows})
+        chosen = [row for row in rows if (int(row["fold"]) != TEST_FOLD) == train]
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{table} cannot be read: {error}") from error
+    clips = [read_waveform(folder / "audio" / row["filename"], sample_rate)[0] for row in chosen]
+    return Noises(clips, torch.tensor([classes.index(row["category"]) for row in chosen]))
