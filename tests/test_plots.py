@@ -146,6 +146,14 @@ def test_labels():
     x = torch.rand(2, 3, 4, 4)
     figure = view_grid(x, [x, x], labels=["warp", "blur"])
     assert [ax.get_ylabel() for ax in figure.axes[::2]] == ["input", "warp", "change x5", "blur", "change x5"]
+    figure = view_grid(x, [x, x], labels=["viewmaker", "crop+blur"], amplify=2)
+    assert [ax.get_ylabel() for ax in figure.axes[:: len(x)]] == [
+        "input",
+        "viewmaker",
+        "change x2",
+        "crop+\nblur",
+        "change x2",
+    ]
     with pytest.raises(ValueError, match="`labels` of 2"):
         view_grid(x, [x, x], labels=["warp"])
 

@@ -1,6 +1,7 @@
 """Figures: inputs, their views, what was changed, and which labels that destroys."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,7 +67,8 @@ def view_grid(
             raise ValueError(
                 f"Expected `views` to have the shape of `x`, {tuple(x.shape)}, but got {tuple(view.shape)}."
             )
-        name = label.replace("view", "change") if label.startswith("view") else "change"
+        numbered = re.fullmatch(r"view( \d+)?", label)
+        name = f"change{numbered[1] or ''}" if numbered else "change"
         rows += [(label, view, False), (f"{name} x{amplify:g}", amplify * (view - x), True)]
 
     image = x.ndim == 4 and x.shape[1] in (1, 3) and value_range is not None
@@ -83,7 +85,7 @@ def view_grid(
                 _draw_map(ax, signal, change, source)
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
-        line[0].set_ylabel(label, fontsize=8)
+        line[0].set_ylabel(label.replace("+", "+\n"), fontsize=8 if len(label) < 12 else 6)
     return figure
 
 
