@@ -46,7 +46,8 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
 
     Args:
         viewmaker: the viewmaker.
-        lr: the viewmaker's learning rate.
+        lr: the viewmaker's learning rate, or a schedule, from the number of optimizer steps so far to the rate. A rate
+            that stays while that of the module decays lets the viewmaker win in the end.
         weight_decay: decoupled weight decay of the viewmaker.
         mean: what to subtract from a view, a number or one per channel.
         std: what to divide a view by afterwards, a number or one per channel.
@@ -74,7 +75,7 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
         self,
         viewmaker: Viewmaker,
         *,
-        lr: float = 1e-3,
+        lr: float | Callable[[int], float] = 1e-3,
         weight_decay: float = 0.0,
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
@@ -100,9 +101,14 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
         self.viewmaker = viewmaker
         self.key, self.budget = key, budget
         self.freeze_after_epoch, self.draw_every_n_epochs, self.seed = freeze_after_epoch, draw_every_n_epochs, seed
+        self._lr = lr if callable(lr) else None
         self._augmentation = AdversarialAugmentation(viewmaker, mean=mean, std=std)
         self._optimizer = MaskedAdam(
-            viewmaker.parameters(), lr=lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=weight_decay
+            viewmaker.parameters(),
+            lr=lr(0) if callable(lr) else lr,
+            betas=(0.9, 0.999),
+            eps=1e-8,
+            weight_decay=weight_decay,
         )
         self._last: tuple[Tensor, list[Tensor]] | None = None
 
@@ -154,6 +160,9 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
                 torch._foreach_div_(grads, scaler.get_scale())
             norm = torch.nn.utils.get_total_norm(grads)
             pl_module.log("viewmaker/grad_norm", norm, on_step=True, on_epoch=False)
+            if self._lr is not None:
+                for group in self._optimizer.param_groups:
+                    group["lr"] = float(self._lr(trainer.global_step))
             self._optimizer.step()
         self._optimizer.zero_grad()
 

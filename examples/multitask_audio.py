@@ -8,6 +8,7 @@ python -m viewaug.examples.multitask_audio --preset cpu --speech fsdd/recordings
 python -m viewaug.examples.multitask_audio report --out DIR
 """
 
+import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,15 +71,13 @@ PRESETS = {
         n_fft=1024,
         hop_length=263,
         curve=0,
-        prepool=True,
+        prepool=50_000,
         views_in_probe=True,
         training=Training(
             encoder="resnet18",
             epochs=200,
-            lr=0.03,
             cosine=False,
             budget=0.125,
-            viewmaker_lr=1e-3,
             precision="32-true",
         ),
     ),
@@ -181,8 +180,8 @@ class AudioExperiment(Experiment):
         return seen
 
     def _log_mel(self, group: str, settings: AudioSettings) -> LogMel:
-        """Return the front end, whose mean and standard deviation are those of training mixtures."""
-        return _fitted_log_mel(self, group, settings)
+        """Return a front end whose mean and standard deviation are those of training mixtures."""
+        return copy.deepcopy(_fitted_log_mel(self, group, settings))  # each user moves it to a device of its own
 
 
 @functools.lru_cache(2)

@@ -55,7 +55,7 @@ PRESETS = {
     "quick": ImageSettings(
         train_images=128, test_images=100, curve=1, training=Training(epochs=1, batch=64, precision="32-true")
     ),
-    "cpu": ImageSettings(prepool=True),
+    "cpu": ImageSettings(prepool=5000, training=Training(budget=0.1, difficulty=0.15)),
     # As in the paper's text; --temperature 0.07 and, for letters, --budget 0.1 are what its code has.
     "paper": ImageSettings(
         data="cifar10",
@@ -65,11 +65,9 @@ PRESETS = {
         crop=0.2,
         redraw=True,
         curve=0,
-        prepool=True,
+        prepool=50_000,
         views_in_probe=True,
-        training=Training(
-            encoder="resnet18", epochs=200, lr=0.03, cosine=False, viewmaker_lr=1e-3, precision="32-true"
-        ),
+        training=Training(encoder="resnet18", epochs=200, cosine=False, precision="32-true"),
     ),
 }
 

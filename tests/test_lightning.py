@@ -124,6 +124,22 @@ def test_the_viewmaker_moves_by_adam_under_any_optimizer(host, optimizer, schedu
         assert not {id(p) for p in group["params"]} & {id(p) for p in own.viewmaker.parameters()}
 
 
+def test_schedule_of_the_viewmaker():
+    asked = []
+
+    def schedule(step: int) -> float:
+        asked.append(step)
+        return 1e-3 if step < 2 else 0.0
+
+    model, own = module(), callback(lr=schedule)
+    short = weights(own.viewmaker)
+    fit(model, own, epochs=1)  # 4 steps
+    assert asked == [0, 0, 1, 2, 3]  # once to begin with
+    moved = (weights(own.viewmaker) - short).abs()
+    assert 3e-4 < moved.mean() < 2.1e-3  # 2 steps of at most about 1e-3
+    assert own.state_dict()["optimizer"]["param_groups"][0]["lr"] == 0
+
+
 def test_both_players_step_as_in_a_loop_by_hand():
     model, own = module(), callback(mean=0.5, std=0.25)
     net, viewmaker = copy.deepcopy(model.net), copy.deepcopy(own.viewmaker)

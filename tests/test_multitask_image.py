@@ -326,10 +326,13 @@ def test_controller_and_paper_options(tmp_path, monkeypatch):
         training=replace(paper.training, encoder="small", epochs=1, batch=8, difficulty=0.3),
     )
     monkeypatch.setitem(multitask_image.PRESETS, "paper", small)
-    arguments = ["--preset", "paper", "--overlays", "shapes", "--methods", "viewmaker", "--seeds", "1"]
+    methods = ["viewmaker", "viewmaker@0.02"]
+    arguments = ["--preset", "paper", "--overlays", "shapes", "--methods", *methods, "--seeds", "1"]
     multitask_image.main([*arguments, "--workers", "1", "--max-steps", "3", "--out", str(tmp_path)])
     cell = json.loads((tmp_path / "cells" / "shapes-viewmaker-0.json").read_text())["cell"]
     assert cell["budget"] != 0.05
+    fixed = json.loads((tmp_path / "cells" / "shapes-viewmaker@0.02-0.json").read_text())["cell"]
+    assert fixed["budget"] == 0.02
     assert {"background prepool", "overlay prepool", "background on views", "overlay on views"} <= set(cell)
     with pytest.raises(SystemExit):  # what was stopped early is not taken for a whole run
         multitask_image.main([*arguments, "--workers", "1", "--out", str(tmp_path)])

@@ -57,12 +57,9 @@ def draw_destruction(
     found: dict[str, dict[str, Tensor]] = {}
     for name, make in makers.items():
         scorer = of_learned if parse(name, experiment.methods).learned else of_handmade
-        rounds = [make(x) for _ in range(views)]
-        found[name] = {}
-        for task, label in labels.items():
-            counts = label >= 0
-            scores = [correct_probability(scorer, view[counts], {task: label[counts]})[task] for view in rounds]
-            found[name][task] = torch.stack(scores)
+        any_label = {task: label.clamp(min=0) for task, label in labels.items()}
+        rounds = [correct_probability(scorer, make(x), any_label) for _ in range(views)]
+        found[name] = {task: torch.stack([one[task][label >= 0] for one in rounds]) for task, label in labels.items()}
     with replacing(out / f"destruction-{group}.png") as temporary:
         probability_histograms(found).savefig(temporary, dpi=110)
 

@@ -16,6 +16,7 @@ from viewaug.examples.grid import tick
 from viewaug.examples.multitask.experiment import Experiment, cell_name, probe_file, viewmaker_file
 from viewaug.examples.multitask.methods import parse
 from viewaug.examples.multitask.training import Contrastive, InTurns, Log, Training, fit
+from viewaug.examples.schedules import warmed_cosine
 
 import viewaug
 from viewaug.probes import Probe, save_probe
@@ -48,7 +49,9 @@ def run_cell(
     else:
         module = Contrastive(encoder, features, options, augment, seed)
         if viewmaker is not None:
-            callback = _callback(viewmaker, options, method.steered, seed)
+            steered = method.steered or (options.difficulty is not None and method.budget is None)
+            steps = options.epochs * (len(train) // options.batch)
+            callback = _callback(viewmaker, options, steered, steps, seed)
     module = module.to(memory_format=torch.channels_last)
     tasks = tuple(experiment.tasks)
     test_batch = _first(test)
@@ -69,7 +72,7 @@ def run_cell(
     if name in experiment.scorers:
         save_probe(fitted, probe_file(out, label), experiment.as_seen(group, settings, test_batch["views"][0][:2]))
     if settings.prepool:
-        found = probe(_prepool(encoder), train, test_batch, tasks)[1]
+        found = probe(_prepool(encoder), train, test_batch, tasks, count=settings.prepool)[1]
         scores |= {f"{task} prepool": value for task, value in found.items()}
     if views is not None:
         found = probe(module.encoder, train, test_batch, tasks, views=views)[1]
@@ -122,12 +125,17 @@ def probe(
     return fitted, accuracy
 
 
-def _callback(viewmaker: viewaug.Viewmaker, options: Training, steered: bool, seed: int) -> ViewmakerCallback:
+def _callback(
+    viewmaker: viewaug.Viewmaker, options: Training, steered: bool, steps: int, seed: int
+) -> ViewmakerCallback:
     controller = None
-    if steered or options.difficulty is not None:
+    if steered:
         target = {} if options.difficulty is None else {"target": options.difficulty}
         controller = viewaug.BudgetController(viewmaker, unrelated=math.log(2 * options.batch - 1), **target)
-    return ViewmakerCallback(viewmaker, lr=options.viewmaker_lr, key="views", budget=controller, seed=seed)
+    factor = warmed_cosine(max(1, steps)) if options.cosine else lambda step: 1.0  # as the encoder's
+    return ViewmakerCallback(
+        viewmaker, lr=lambda step: options.viewmaker_lr * factor(step), key="views", budget=controller, seed=seed
+    )
 
 
 def _views(augment: Any, viewmaker: viewaug.Viewmaker | None) -> Callable[[Tensor], Tensor]:

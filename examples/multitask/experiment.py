@@ -17,8 +17,8 @@ import viewaug
 class Settings:
     """What a result depends on, the cell aside; an experiment adds its own."""
 
-    curve: int = 10  # epochs between two probes while training
-    prepool: bool = False  # probe features before they are pooled, too
+    curve: int = 2  # epochs between two probes while training
+    prepool: int = 0  # training inputs of probes of features before they are pooled; 0 for no such probes
     views_in_probe: bool = False  # probe training inputs as views, too, as the paper does
     training: Training = field(default_factory=Training)
 

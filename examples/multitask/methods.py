@@ -18,8 +18,8 @@ class Method:
         generator: of the viewmaker.
         protocol: ``"reversal"`` of gradients, or ``"turns"``, with the original loss and without a clamp.
         shared_probability: how likely both views of a pair show the same overlay, or have the same noise.
-        budget: of noise or of the viewmaker; None for the experiment's.
-        steered: whether a controller adapts the budget, by its own default difficulty if the experiment has none.
+        budget: of noise or, fixed, of the viewmaker; None for the experiment's, which a controller may adapt.
+        steered: whether a controller adapts it, by its own default difficulty if the experiment has none.
         dims: of what the viewmaker perturbs: 2 of images and spectrograms, 1 of waveforms.
     """
 

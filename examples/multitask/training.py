@@ -30,15 +30,15 @@ class Training:
     """How to pretrain."""
 
     encoder: str = "small"
-    epochs: int = 20
+    epochs: int = 12
     batch: int = 256
-    lr: float = 0.1
+    lr: float = 0.03
     weight_decay: float = 1e-4
-    cosine: bool = True
+    cosine: bool = True  # the rates of both players decay
     temperature: float = 0.1
     budget: float = 0.05
-    difficulty: float | None = None  # that a controller holds, beginning at the budget; None for a fixed budget
-    viewmaker_lr: float = 3e-4
+    difficulty: float | None = None  # that a controller holds, beginning at the budget; None for a fixed one
+    viewmaker_lr: float = 1e-3
     precision: str = "bf16-mixed"
 
 
