@@ -61,7 +61,7 @@ class AudioSettings(Settings):
 
 PRESETS = {
     "quick": AudioSettings(clips=160, repeats=1, curve=1, training=Training(epochs=1, batch=64, precision="32-true")),
-    "cpu": AudioSettings(training=Training(epochs=40, batch=128)),
+    "cpu": AudioSettings(training=Training(epochs=20, batch=128, lr=0.1, budget=0.1)),
     # 64 x 64 spectrograms of 1.04 s, as in the paper; its code has --temperature 0.07 and a batch of 128.
     "paper": AudioSettings(
         speech="speechcommands",
@@ -117,8 +117,9 @@ class AudioExperiment(Experiment):
   not is the method `manual`, on top of `spectral`.
 - `waveform` crops, shifts, amplifies and adds noise; the paper's code crops and adds noise, its text says pitch and
   speed. `spectral` is SpecAugment and noise, as in its code.
-- Learned views come from this package's fast generator instead of the reference network, without the waveform views
-  that the paper's code adds to them, and learn by a reversed gradient in the encoder's step instead of in turns.
+- Learned views come from this package's fast generator instead of the reference network, and learn by a reversed
+  gradient in the encoder's step instead of in turns. `viewmaker` goes without the waveform views that the paper's code
+  adds to it; `viewmaker+waveform` has them.
 - The loss is NT-Xent with both views as anchors; its head has a hidden layer.
 - Probes are logistic regressions by L-BFGS instead of 100 epochs of gradient descent."""
 
