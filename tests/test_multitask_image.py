@@ -357,3 +357,20 @@ def test_bad_arguments(arguments, message, tmp_path, capsys):
 def test_intervals():
     assert report.interval([5.0]) == "5.0"
     assert report.interval([1.0, 3.0]) == "2.0 ± 12.7"  # 12.706 * sqrt(2) / sqrt(2)
+
+
+def test_comparison_is_of_the_best_with_the_most_seeds():
+    def cells(name: str, overlay: list[float], minutes: float) -> list[dict]:
+        common = {"overlay": "digits", "method": name, "background": 40.0, "cpu_seconds": 60 * minutes}
+        return [{**common, "seed": seed, "overlay_accuracy": value} for seed, value in enumerate(overlay)]
+
+    found = [
+        *cells("none", [90.0], 1.0),
+        *cells("noise", [20.0, 22.0], 1.0),
+        *cells("expert", [30.0, 32.0], 2.0),
+        *cells("viewmaker", [50.0, 52.0], 2.5),
+        *cells("viewmaker@0.2", [99.0], 2.5),
+    ]
+    table = report.comparison(ImageExperiment(), found)
+    assert "| digits | viewmaker | 45.5 ± 6.4 | expert | 35.5 ± 6.4 | 1.25 |" in table
+    assert report.comparison(ImageExperiment(), found[:1]) == ""
