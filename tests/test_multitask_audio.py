@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from viewaug.examples import multitask_audio
 from viewaug.examples.handmade_audio import SpectralViews, waveform_views
+from viewaug.examples.multitask import speech as speech_module
 from viewaug.examples.multitask import synthesis
 from viewaug.examples.multitask.engine import probe
 from viewaug.examples.multitask.methods import parse
@@ -173,6 +174,23 @@ def test_fsdd(tmp_path):
         assert files.labels["digit"].tolist() == packed.labels["digit"][order].tolist()
         assert all(torch.equal(clip, packed.clips[i]) for clip, i in zip(files.clips, order, strict=True))
     assert len(speech(str(tmp_path / "fsdd.npz"), train=False, sample_rate=2 * RATE).clips[0]) == 400
+
+
+def test_speech_commands(tmp_path, monkeypatch):
+    """Its layout, as if it had been downloaded."""
+    monkeypatch.setattr(speech_module, "CACHE", tmp_path)
+    folder = tmp_path / "SpeechCommands" / "speech_commands_v0.02"
+    names = [f"{word}/{speaker}_nohash_0.wav" for word in ("two", "seven", "tree") for speaker in ("a", "b", "c")]
+    for i, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / name, clips(1, 1600, i)[0].clamp(-3, 3).numpy() / 4, 2 * RATE)
+    (folder / "validation_list.txt").write_text("")
+    (folder / "testing_list.txt").write_text("\n".join(name for name in names if "/c_" in name))
+    train, test = (speech("speechcommands", train=train, sample_rate=RATE) for train in (True, False))
+    assert sorted(train.labels["digit"].tolist()) == [2, 2, 7, 7]
+    assert sorted(test.labels["digit"].tolist()) == [2, 7]
+    assert set(train.labels) == {"digit"}  # a speaker is in one split only
+    assert len(train.clips[0]) == 800
 
 
 def test_esc10(tmp_path):

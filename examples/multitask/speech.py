@@ -101,6 +101,6 @@ def _speech_commands(train: bool, sample_rate: int) -> Speech:
     for i in range(len(data)):
         path, _, word, *_ = data.get_metadata(i)  # its own reader needs FFmpeg
         if word in synthesis.WORDS:
-            clips.append(read_waveform(Path(data._archive) / path, sample_rate)[0])
+            clips.append(read_waveform(CACHE / "SpeechCommands" / path, sample_rate)[0])
             digits.append(synthesis.WORDS.index(word))
     return Speech(clips, {"digit": torch.tensor(digits)})
