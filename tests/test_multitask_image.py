@@ -374,3 +374,13 @@ def test_comparison_is_of_the_best_with_the_most_seeds():
     table = report.comparison(ImageExperiment(), found)
     assert "| digits | viewmaker | 45.5 ± 6.4 | expert | 35.5 ± 6.4 | 1.25 |" in table
     assert report.comparison(ImageExperiment(), found[:1]) == ""
+
+
+def test_trials(tmp_path):
+    assert report.trials(ImageExperiment(), tmp_path) == ""
+    (tmp_path / "trials").mkdir()
+    cell = {"overlay": "none", "method": "viewmaker", "background": 40.0, "loss": 1.0, "cpu_seconds": 90.0}
+    trial = {"note": "twice the rate", "settings": {}, "cell": cell}
+    (tmp_path / "trials" / "a.json").write_text(json.dumps(trial))
+    row = "| none | viewmaker | twice the rate | 40.0 |  | 40.0 | 1.00 | 1.5 |"
+    assert row in report.trials(ImageExperiment(), tmp_path)

@@ -68,6 +68,22 @@ def comparison(experiment: Experiment, cells: Sequence[Cell]) -> str:
     return markdown_table(head, rows) if rows else ""
 
 
+def trials(experiment: Experiment, out: Path) -> str:
+    """Return a table of the runs with other settings that are kept in a folder, each with a note that says which."""
+    found = [read_json(file) for file in sorted((out / "trials").glob("*.json"))]
+    titles = {experiment.key(task): title for task, title in experiment.tasks.items()}
+    head = [experiment.group, "views", "what was different", *titles.values(), "mean", "loss", "CPU minutes"]
+    rows = []
+    for group in experiment.groups:
+        for file in (file for file in found if file["cell"][experiment.group] == group):
+            cell = file["cell"]
+            row = [group, cell["method"], file["note"]]
+            row += [f"{cell[key]:.1f}" if key in cell else "" for key in titles]
+            row += [f"{mean_of(experiment, [cell]):.1f}", f"{cell['loss']:.2f}", f"{minutes([cell]):.1f}"]
+            rows.append(row)
+    return markdown_table(head, rows, names=3) if rows else ""
+
+
 def means(experiment: Experiment, cells: Sequence[Cell]) -> list[float]:
     """Return each cell's mean accuracy over its tasks."""
     return [statistics.mean(cell[key] for key in _tasks(experiment, cells)) for cell in cells]
@@ -227,6 +243,8 @@ def write_report(experiment: Experiment, out: Path, paper: Mapping[str, Any]) ->
             "![Accuracy against budget](budgets.png)",
             "*Dots are runs with a fixed budget, stars runs with a controller, at the budget where they ended.*",
         ]
+    if tried := trials(experiment, out):
+        parts += ["## Trials", "One seed each, for the choice of settings.", tried]
     figures = [
         f"![{title}, {group}]({name}-{group}.png)"
         for group in experiment.groups
