@@ -182,7 +182,7 @@ class AudioExperiment(Experiment):
 
     def _log_mel(self, group: str, settings: AudioSettings) -> LogMel:
         """Return a front end whose mean and standard deviation are those of training mixtures."""
-        return copy.deepcopy(_fitted_log_mel(self, group, settings))  # each user moves it to a device of its own
+        return copy.deepcopy(_fitted_log_mel(group, settings))  # each user moves it to a device of its own
 
 
 @functools.lru_cache(2)
@@ -196,8 +196,8 @@ def _noises(source: str, train: bool, sample_rate: int) -> Noises:
 
 
 @functools.lru_cache(1)
-def _fitted_log_mel(experiment: AudioExperiment, group: str, settings: AudioSettings) -> LogMel:
-    data = experiment.data(group, Method(), settings, 0, train=True)
+def _fitted_log_mel(group: str, settings: AudioSettings) -> LogMel:
+    data = AudioExperiment().data(group, Method(), settings, 0, train=True)
     waveforms = data.__getitems__(range(min(1000, len(data))))["views"][0]
     shape = {name: getattr(settings, name) for name in ("sample_rate", "n_mels", "n_fft", "hop_length", "floor")}
     return LogMel(**shape).fit(waveforms.split(100))
