@@ -297,7 +297,7 @@ def test_quick_preset_and_report(tmp_path, capsys):
     assert capsys.readouterr().out.strip().endswith("report.md")
     text = (tmp_path / "report.md").read_text()
     assert all(f"| {method} |" in text for method in METHODS)
-    assert "| 53.6 |  | 43.3 |" in text  # the paper's
+    assert "| 53.6 | 43.3 |" in text  # the paper's
     assert "| epochs | 200 | 1 |" in text  # a departure from the paper
     for figure in ("curves.png", "views-both.png", "destruction-both.png"):
         assert (tmp_path / figure).read_bytes().startswith(b"\x89PNG")

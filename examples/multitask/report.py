@@ -28,7 +28,8 @@ def report(experiment: Experiment, cells: Sequence[Cell]) -> str:
         maps = {key: title for key, title in tasks.items() if f"{_task(experiment, key)} prepool" in mine[0]}
         mean = ["mean"] if len(tasks) > 1 else []
         head = ["views", "seeds", *tasks.values(), *mean, *(f"{title}, map" for title in maps.values())]
-        head += ["loss", "budget", "CPU minutes", *(f"paper: {title}" for title in tasks.values())]
+        known = {key for row in experiment.paper.values() for key in row}
+        head += ["loss", "budget", "CPU minutes", *(f"paper: {tasks[key]}" for key in tasks if key in known)]
         rows = []
         for method, found in _by(mine, "method").items():
             row = [method, str(len(found)), *(interval([cell[key] for cell in found]) for key in tasks)]
@@ -37,7 +38,10 @@ def report(experiment: Experiment, cells: Sequence[Cell]) -> str:
             row += [f"{statistics.mean(cell['loss'] for cell in found):.2f}"]
             row += [f"{statistics.mean(cell['budget'] for cell in found):.3f}" if "budget" in found[0] else ""]
             paper = experiment.paper.get((group, method), {})
-            row += [f"{minutes(found):.1f}", *(f"{paper[key]:.1f}" if key in paper else "" for key in tasks)]
+            row += [
+                f"{minutes(found):.1f}",
+                *(f"{paper[key]:.1f}" if key in paper else "" for key in tasks if key in known),
+            ]
             rows.append(row)
         parts += [f"## {group}", markdown_table(head, rows)]
     return "\n\n".join(parts)
