@@ -372,7 +372,7 @@ def test_comparison_is_of_the_best_with_the_most_seeds():
         *cells("viewmaker@0.2", [99.0], 2.5),
     ]
     table = report.comparison(ImageExperiment(), found)
-    assert "| digits | viewmaker | 45.5 ± 6.4 | expert | 35.5 ± 6.4 | 1.25 |" in table
+    assert "| digits | viewmaker | 45.5 ± 6.4 | expert | 35.5 ± 6.4 | 10.0 ± 0.0 | 1.25 |" in table
     assert report.comparison(ImageExperiment(), found[:1]) == ""
 
 

@@ -67,8 +67,14 @@ def comparison(experiment: Experiment, cells: Sequence[Cell]) -> str:
             row = [group]
             for found in (best[True], best[False]):
                 row += [found[0]["method"], interval(means(experiment, found))]
+            by_seed = [
+                {cell["seed"]: mean for cell, mean in zip(found, means(experiment, found), strict=True)}
+                for found in (best[True], best[False])
+            ]
+            differences = [by_seed[0][seed] - by_seed[1][seed] for seed in by_seed[0] if seed in by_seed[1]]
+            row += [interval(differences) if differences else ""]
             rows.append([*row, f"{minutes(best[True]) / minutes(best[False]):.2f}"])
-    head = [experiment.group, "learned", "mean", "by hand", "mean of it", "time, learned / by hand"]
+    head = [experiment.group, "learned", "mean", "by hand", "its mean", "difference by seed", "time, learned / by hand"]
     return markdown_table(head, rows) if rows else ""
 
 
