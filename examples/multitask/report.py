@@ -147,6 +147,7 @@ def draw(experiment: Experiment, cells: Sequence[Cell], file: Path) -> None:
     from matplotlib.figure import Figure
 
     groups = _by(cells, experiment.group, experiment.groups)
+    methods = list(_by(cells, "method"))
     columns = max(len(_tasks(experiment, mine)) for mine in groups.values())
     figure = Figure(figsize=(3.5 * columns, 2.6 * len(groups)), layout="constrained")
     axes = figure.subplots(len(groups), columns, squeeze=False, sharex=True)
@@ -154,7 +155,8 @@ def draw(experiment: Experiment, cells: Sequence[Cell], file: Path) -> None:
         tasks = _tasks(experiment, mine)
         for ax in line[len(tasks) :]:
             ax.set_visible(False)
-        for k, (method, found) in enumerate(_by(mine, "method").items()):
+        for method, found in _by(mine, "method").items():
+            k = methods.index(method)
             for i, cell in enumerate(found):
                 style = {"color": f"C{k % 10}", "linestyle": "-" if k < 10 else ":", "linewidth": 0.9, "marker": "."}
                 for ax, key in zip(line, tasks, strict=False):
@@ -245,7 +247,7 @@ def write_report(experiment: Experiment, out: Path, paper: Mapping[str, Any]) ->
     parts += [
         "## While training",
         "![Accuracy while training](curves.png)",
-        "*Every line is a run. While training, probes are fitted to 2,000 inputs.*",
+        "*Every line is a run. While training, probes are fitted to 2,000 inputs, and in the end to all.*",
     ]
     if draw_budgets(experiment, cells, out / "budgets.png"):
         parts += [
