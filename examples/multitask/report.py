@@ -179,12 +179,19 @@ def departures(settings: Mapping[str, Any], paper: Mapping[str, Any]) -> str:
     return markdown_table(["setting", "paper", "here"], [row for row in rows if row[1] != row[2]])
 
 
-def draw_budgets(experiment: Experiment, cells: Sequence[Cell], file: Path) -> bool:
-    """Draw the accuracy of a viewmaker against its budget, where there are several; return whether there are."""
+def draw_budgets(experiment: Experiment, cells: Sequence[Cell], file: Path, *, steered: bool) -> bool:
+    """Draw the accuracy of a viewmaker against its budget, where there are several; return whether there are.
+
+    Args:
+        experiment: what the cells are of.
+        cells: the results.
+        file: what to write.
+        steered: whether a controller adapts budgets that a method's name does not give.
+    """
     from matplotlib.figure import Figure
 
     swept = {
-        group: [cell for cell in mine if _plain_viewmaker(cell, steered=False)]
+        group: [cell for cell in mine if _kind_of_budget(cell, steered) == "fixed"]
         for group, mine in _by(cells, experiment.group, experiment.groups).items()
     }
     swept = {group: mine for group, mine in swept.items() if len({cell["budget"] for cell in mine}) > 1}
@@ -192,13 +199,13 @@ def draw_budgets(experiment: Experiment, cells: Sequence[Cell], file: Path) -> b
         return False
     figure = Figure(figsize=(2.8 * len(swept), 2.8), layout="constrained")
     for axis, (group, mine) in zip(figure.subplots(1, len(swept), squeeze=False)[0], swept.items(), strict=True):
-        steered = [c for c in cells if c[experiment.group] == group and _plain_viewmaker(c, steered=True)]
+        free = [c for c in cells if c[experiment.group] == group and _kind_of_budget(c, steered) == "steered"]
         for k, (key, title) in enumerate(_tasks(experiment, mine).items()):
             budgets = sorted({cell["budget"] for cell in mine})
             mean = [statistics.mean(cell[key] for cell in mine if cell["budget"] == budget) for budget in budgets]
             axis.plot(budgets, mean, color=f"C{k}", linewidth=0.9, label=title)
             axis.plot([c["budget"] for c in mine], [c[key] for c in mine], ".", color=f"C{k}", markersize=4)
-            axis.plot([c["budget"] for c in steered], [c[key] for c in steered], "*", color=f"C{k}")
+            axis.plot([c["budget"] for c in free], [c[key] for c in free], "*", color=f"C{k}")
         axis.set(xscale="log", xlabel="budget", ylabel="accuracy, %", title=group)
         axis.legend(fontsize=6)
     with replacing(file) as temporary:
@@ -206,9 +213,12 @@ def draw_budgets(experiment: Experiment, cells: Sequence[Cell], file: Path) -> b
     return True
 
 
-def _plain_viewmaker(cell: Cell, *, steered: bool) -> bool:
+def _kind_of_budget(cell: Cell, steered: bool) -> str:
+    """Return whether a plain viewmaker's budget was fixed or steered; of other methods, nothing."""
     base, kind, budget = split(cell["method"])
-    return base == "viewmaker" and not kind and (budget == "steered") == steered
+    if base != "viewmaker" or kind:
+        return ""
+    return "steered" if budget == "steered" or (steered and not budget) else "fixed"
 
 
 def read_cells(experiment: Experiment, out: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -249,7 +259,7 @@ def write_report(experiment: Experiment, out: Path, paper: Mapping[str, Any]) ->
         "![Accuracy while training](curves.png)",
         "*Every line is a run. While training, probes are fitted to 2,000 inputs, and in the end to all.*",
     ]
-    if draw_budgets(experiment, cells, out / "budgets.png"):
+    if draw_budgets(experiment, cells, out / "budgets.png", steered=kept["training"]["difficulty"] is not None):
         parts += [
             "## Budgets",
             "![Accuracy against budget](budgets.png)",
