@@ -42,14 +42,14 @@ def draw_destruction(
         if make := _maker(experiment, group, name, seed, settings, out):
             makers[name] = lambda x, make=make: experiment.as_seen(group, settings, make(x))
     figure = view_grid(
-        experiment.as_seen(group, settings, x[:6]),
-        [make(x[:6]) for make in makers.values()],
+        experiment.as_seen(group, settings, x[:4]),
+        [make(x[:4]) for make in makers.values()],
         amplify=3,
         labels=list(makers),
         value_range=experiment.value_range,
     )
     with replacing(out / f"views-{group}.png") as temporary:
-        figure.savefig(temporary, dpi=110)
+        figure.savefig(temporary, dpi=80)
     files = [probe_file(out, cell_name(group, name, seed)) for name in experiment.scorers]
     if not all(file.exists() for file in files):
         return
