@@ -328,19 +328,3 @@ def test_paper_preset_for_a_step(tmp_path, monkeypatch):
     assert cell["budget"] != 0.125
     x = torch.zeros(1, 1, paper.length)
     assert AudioExperiment().as_seen("noise", small, x).shape == (1, 1, 64, 64)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--methods", "dance"], "dance"),
-        (["--speech", "nowhere.npz"], "nowhere.npz"),
-        (["--noise", "nowhere.npz"], "nowhere.npz"),
-        (["--mixtures", "music"], "--mixtures"),
-        (["report"], "found none"),
-    ],
-)
-def test_bad_arguments(arguments, message, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        multitask_audio.main([*arguments, "--out", str(tmp_path)])
-    assert message in capsys.readouterr().err

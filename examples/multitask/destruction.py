@@ -59,7 +59,10 @@ def draw_destruction(
         scorer = of_learned if parse(name, experiment.methods).learned else of_handmade
         any_label = {task: label.clamp(min=0) for task, label in labels.items()}
         rounds = [correct_probability(scorer, make(x), any_label) for _ in range(views)]
-        found[name] = {task: torch.stack([one[task][label >= 0] for one in rounds]) for task, label in labels.items()}
+        found[name] = {
+            experiment.tasks[task]: torch.stack([one[task][label >= 0] for one in rounds])
+            for task, label in labels.items()
+        }
     with replacing(out / f"destruction-{group}.png") as temporary:
         probability_histograms(found).savefig(temporary, dpi=110)
 

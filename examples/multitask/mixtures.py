@@ -6,22 +6,21 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from viewaug.examples.multitask.noises import Noises
+from viewaug.examples.multitask.pairs import Pairs
 from viewaug.examples.multitask.speech import Speech
 
 MIXTURES = ("both", "speech", "noise")
 
 
-class Mixed(Dataset[dict[str, Any]]):
+class Mixed(Pairs):
     """Waveforms of speech, of noise or of both, in pairs for contrastive learning.
 
-    Where an utterance begins and which noise it has is a function of the seed, the split and i, and where it is
-    redrawn, of the epoch. Utterances have a power of 1, and noise that which the ratio leaves it; of a clip of noise,
-    the parts are used that are at least half as loud as its loudest.
+    Where an utterance begins is drawn, and which noise it has. Utterances have a power of 1, and noise that which the
+    ratio leaves it; of a clip of noise, the parts are used that are at least half as loud as its loudest.
 
     An item is a dictionary: ``views``, two waveforms ``(1, T)``; the utterance's labels; and ``noise``, the noise's
-    label (of the first view). A list of indices gives batches of them at once.
+    label (of the first view).
 
     Args:
         speech: the utterances; there are as many items, whatever the mixture.
@@ -46,6 +45,8 @@ class Mixed(Dataset[dict[str, Any]]):
         (torch.Size([1, 4000]), ['digit', 'noise', 'speaker', 'views'])
     """
 
+    drawn = "noise"
+
     def __init__(
         self,
         speech: Speech,
@@ -62,17 +63,12 @@ class Mixed(Dataset[dict[str, Any]]):
     ) -> None:
         if mixture not in MIXTURES:
             raise ValueError(f"Expected `mixture` to be one of {', '.join(MIXTURES)}, but got {mixture!r}.")
-        if not 0 <= shared_noise_probability <= 1:
-            raise ValueError(
-                f"Expected `shared_noise_probability` to be between 0 and 1, but got {shared_noise_probability}."
-            )
         shortest = min(map(len, noises.clips))
         if not 0 < length <= shortest:
             raise ValueError(f"Expected `length` from 1 to {shortest} samples, that of the noise, but got {length}.")
-        self.speech, self.noises, self.mixture, self.length = speech, noises, mixture, length
-        self.repeats, self.train, self.seed, self.redraw = repeats, train, seed, redraw
-        self.shared_noise_probability = shared_noise_probability
-        self.epoch = 0
+        super().__init__(train=train, seed=seed, redraw=redraw, shared=shared_noise_probability)
+        self.speech, self.noises, self.mixture = speech, noises, mixture
+        self.length, self.repeats = length, repeats
         self._clips = [_to_power(clip[_middle(len(clip), length)]) for clip in speech.clips]
         self._gain = 10 ** (-snr / 20)
         self._starts = [_loud_starts(clip, length) for clip in noises.clips]
@@ -81,46 +77,29 @@ class Mixed(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return self.repeats * len(self._clips)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        batch = self.__getitems__([index])
-        return {name: [v[0] for v in value] if name == "views" else value[0] for name, value in batch.items()}
-
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
         """Return a batch; a DataLoader asks for it at once if `collate_fn` leaves it as it is."""
-        epoch = self.epoch if self.redraw else 0
         x = torch.zeros(len(indices), 1, self.length)
         batch: dict[str, Any] = {}
         if self.mixture != "noise":
             for row, i in zip(x, indices, strict=True):
                 clip = self._clips[i % len(self._clips)]
-                start = int(self._rng(i, epoch, 2).integers(self.length - len(clip) + 1))
+                start = int(self.rng(i, 2).integers(self.length - len(clip) + 1))
                 row[0, start : start + len(clip)] = clip
             chosen = torch.as_tensor(indices) % len(self._clips)
             batch |= {name: label[chosen] for name, label in self.speech.labels.items()}
         if self.mixture == "speech":
             return {"views": [x, x], **batch}
-        first = [self._draw(self._rng(i, epoch, 0)) for i in indices]
-        views = [x + torch.stack([noise for noise, _ in first])]
-        if self.shared_noise_probability < 1:
-            second = [self._second(i, noise) for i, (noise, _) in zip(indices, first, strict=True)]
-            views.append(x + torch.stack(second))
-        else:
-            views.append(views[0])
+        first, second = self.draw_pairs(indices, self._draw)
+        view = x + torch.stack([noise for noise, _ in first])
+        views = [view, view if second is first else x + torch.stack([noise for noise, _ in second])]
         return {"views": views, **batch, "noise": torch.tensor([label for _, label in first])}
-
-    def _rng(self, index: int, epoch: int, what: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, int(self.train), epoch, int(index), what])
 
     def _draw(self, rng: np.random.Generator) -> tuple[Tensor, int]:
         label = int(rng.integers(len(self._of_class)))
         clip = int(rng.choice(self._of_class[label]))
         start = int(rng.choice(self._starts[clip]))
         return self._gain * _to_power(self.noises.clips[clip][start : start + self.length])[None], label
-
-    def _second(self, index: int, first: Tensor) -> Tensor:
-        # A coin and noise that change every epoch, or the network would learn the pairs.
-        rng = self._rng(index, self.epoch, 1)
-        return first if rng.random() < self.shared_noise_probability else self._draw(rng)[0]
 
 
 def _to_power(x: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torch.utils.data import Dataset
 from viewaug.examples.mnist import read_mnist
 from viewaug.examples.multitask.backgrounds import SIZE, Images
+from viewaug.examples.multitask.pairs import Pairs
 
 OVERLAYS = {"none": 0, "shapes": 3, "digits": 10, "letters": 26}  # and their numbers of classes
 SHAPE_OPACITY = 180 / 255
@@ -27,13 +27,11 @@ class Drawn(NamedTuple):
     label: int
 
 
-class Overlaid(Dataset[dict[str, Any]]):
+class Overlaid(Pairs):
     """Images with overlays, in pairs for contrastive learning.
 
-    The overlay of image i is a function of the seed, the split and i, and where it is redrawn, of the epoch.
-
     An item is a dictionary: ``views``, two images ``(3, 32, 32)`` in [0, 1], ``background`` and ``overlay``, the labels
-    (of the first view), and ``mask``, the overlay's opacity there. A list of indices gives batches of them at once.
+    (of the first view), and ``mask``, the overlay's opacity there.
 
     Args:
         images: the backgrounds.
@@ -46,6 +44,8 @@ class Overlaid(Dataset[dict[str, Any]]):
             paper; less is the manual feature dropout of its authors' later code.
         digits: source of digits, as :func:`digit_images` takes it.
     """
+
+    drawn = "overlay"
 
     def __init__(
         self,
@@ -61,41 +61,28 @@ class Overlaid(Dataset[dict[str, Any]]):
     ) -> None:
         if overlay not in OVERLAYS:
             raise ValueError(f"Expected `overlay` to be one of {', '.join(OVERLAYS)}, but got {overlay!r}.")
-        if not 0 <= shared_overlay_probability <= 1:
-            raise ValueError(
-                f"Expected `shared_overlay_probability` to be between 0 and 1, but got {shared_overlay_probability}."
-            )
         if not 0 <= jitter <= QUADRANTS[0][0]:
             raise ValueError(f"Expected `jitter` to be from 0 to {QUADRANTS[0][0]} pixels, but got {jitter}.")
-        self.images, self.overlay, self.train, self.seed = images, overlay, train, seed
-        self.redraw, self.jitter, self.digits = redraw, jitter, digits
-        self.shared_overlay_probability = shared_overlay_probability
-        self.epoch = 0
+        super().__init__(train=train, seed=seed, redraw=redraw, shared=shared_overlay_probability)
+        self.images, self.overlay, self.jitter, self.digits = images, overlay, jitter, digits
 
     def __len__(self) -> int:
         return len(self.images.x)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        batch = self.__getitems__([index])
-        return {name: [v[0] for v in value] if name == "views" else value[0] for name, value in batch.items()}
-
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
         """Return a batch; a DataLoader asks for it at once if `collate_fn` leaves it as it is."""
         x = self.images.x[torch.as_tensor(indices)].float() / 255
-        batch: dict[str, Any] = {"background": self.images.label[torch.as_tensor(indices)]}
+        background = self.images.label[torch.as_tensor(indices)]
         if self.overlay == "none":
-            return {"views": [x, x], **batch}
-        first = [self._draw(self._rng(i, self.epoch if self.redraw else 0, 0)) for i in indices]
-        views = [_paste(x, first)]
-        if self.shared_overlay_probability < 1:
-            views.append(_paste(x, [self._second(i, drawn) for i, drawn in zip(indices, first, strict=True)]))
-        else:
-            views.append(views[0])
-        batch |= {"overlay": torch.tensor([drawn.label for drawn in first])}
-        return {"views": views, **batch, "mask": torch.stack([drawn.opacity for drawn in first])}
-
-    def _rng(self, index: int, epoch: int, view: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, int(self.train), epoch, int(index), view])
+            return {"views": [x, x], "background": background}
+        first, second = self.draw_pairs(indices, self._draw)
+        view = _paste(x, first)
+        return {
+            "views": [view, view if second is first else _paste(x, second)],
+            "background": background,
+            "overlay": torch.tensor([drawn.label for drawn in first]),
+            "mask": torch.stack([drawn.opacity for drawn in first]),
+        }
 
     def _draw(self, rng: np.random.Generator) -> Drawn:
         match self.overlay:
@@ -104,11 +91,6 @@ class Overlaid(Dataset[dict[str, Any]]):
             case "letters":
                 return draw_letter(rng)
         return draw_digit(rng, self.train, self.jitter, self.digits)
-
-    def _second(self, index: int, first: Drawn) -> Drawn:
-        # A coin and an overlay that change every epoch, or the network would learn the pairs.
-        rng = self._rng(index, self.epoch, 1)
-        return first if rng.random() < self.shared_overlay_probability else self._draw(rng)
 
 
 def draw_shape(rng: np.random.Generator, jitter: int = 0) -> Drawn:

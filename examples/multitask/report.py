@@ -24,24 +24,22 @@ def report(experiment: Experiment, cells: Sequence[Cell]) -> str:
         "are the paper's, of one run each, at full scale and before pooling: compare their order only."
     ]
     for group, mine in _by(cells, experiment.group, experiment.groups).items():
-        tasks = _tasks(experiment, mine)
-        maps = {key: title for key, title in tasks.items() if f"{_task(experiment, key)} prepool" in mine[0]}
-        mean = ["mean"] if len(tasks) > 1 else []
-        head = ["views", "seeds", *tasks.values(), *mean, *(f"{title}, map" for title in maps.values())]
-        known = {key for row in experiment.paper.values() for key in row}
-        head += ["loss", "budget", "CPU minutes", *(f"paper: {tasks[key]}" for key in tasks if key in known)]
+        tasks = _tasks(experiment, mine[0])
+        maps = [task for task in tasks if f"{task} prepool" in mine[0]]
+        several = len(tasks) > 1
+        head = ["views", "seeds", *tasks.values(), *["mean"] * several, *(f"{tasks[task]}, map" for task in maps)]
+        known = [task for task in tasks if any(task in row for row in experiment.paper.values())]
+        head += ["loss", "budget", "CPU minutes", *(f"paper: {tasks[task]}" for task in known)]
         rows = []
         for method, found in _by(mine, "method").items():
-            row = [method, str(len(found)), *(interval([cell[key] for cell in found]) for key in tasks)]
-            row += [interval(means(experiment, found))] if mean else []
-            row += [interval([cell[f"{_task(experiment, key)} prepool"] for cell in found]) for key in maps]
+            row = [method, str(len(found))]
+            row += [interval([cell[experiment.key(task)] for cell in found]) for task in tasks]
+            row += [interval(means(experiment, found))] * several
+            row += [interval([cell[f"{task} prepool"] for cell in found]) for task in maps]
             row += [f"{statistics.mean(cell['loss'] for cell in found):.2f}"]
             row += [f"{statistics.mean(cell['budget'] for cell in found):.3f}" if "budget" in found[0] else ""]
             paper = experiment.paper.get((group, method), {})
-            row += [
-                f"{minutes(found):.1f}",
-                *(f"{paper[key]:.1f}" if key in paper else "" for key in tasks if key in known),
-            ]
+            row += [f"{minutes(found):.1f}", *(f"{paper[task]:.1f}" if task in paper else "" for task in known)]
             rows.append(row)
         parts += [f"## {group}", markdown_table(head, rows)]
     return "\n\n".join(parts)
@@ -50,30 +48,27 @@ def report(experiment: Experiment, cells: Sequence[Cell]) -> str:
 def comparison(experiment: Experiment, cells: Sequence[Cell]) -> str:
     """Return a table of the best learned views beside the best by hand, in the mean over tasks, for each data set.
 
-    Only methods with as many seeds as any other take part.
+    Methods take part that have three seeds, or as many as any other where none has three.
     """
     rows = []
     for group, mine in _by(cells, experiment.group, experiment.groups).items():
-        best: dict[bool, list[Cell]] = {}
-        methods = _by(mine, "method")
-        most = max(map(len, methods.values()))
-        for method, found in methods.items():
-            learned = parse(method, experiment.methods).learned
-            if len(found) == most and (
-                learned not in best or mean_of(experiment, found) > mean_of(experiment, best[learned])
-            ):
-                best[learned] = found
-        if len(best) == 2:
-            row = [group]
-            for found in (best[True], best[False]):
-                row += [found[0]["method"], interval(means(experiment, found))]
-            by_seed = [
-                {cell["seed"]: mean for cell, mean in zip(found, means(experiment, found), strict=True)}
-                for found in (best[True], best[False])
-            ]
-            differences = [by_seed[0][seed] - by_seed[1][seed] for seed in by_seed[0] if seed in by_seed[1]]
-            row += [interval(differences) if differences else ""]
-            rows.append([*row, f"{minutes(best[True]) / minutes(best[False]):.2f}"])
+        methods = list(_by(mine, "method").values())
+        enough = min(3, max(map(len, methods)))
+        able = [found for found in methods if len(found) >= enough]
+        able.sort(key=lambda found: statistics.mean(means(experiment, found)))
+        best = {parse(found[0]["method"], experiment.methods).learned: found for found in able}  # the last of a kind
+        if len(best) < 2:
+            continue
+        by_seed = {
+            kind: dict(zip((cell["seed"] for cell in found), means(experiment, found), strict=True))
+            for kind, found in best.items()
+        }
+        differences = [mean - by_seed[False][seed] for seed, mean in by_seed[True].items() if seed in by_seed[False]]
+        row = [group]
+        for kind in (True, False):
+            row += [best[kind][0]["method"], interval(list(by_seed[kind].values()))]
+        row += [interval(differences) if differences else ""]
+        rows.append([*row, f"{minutes(best[True]) / minutes(best[False]):.2f}"])
     head = [experiment.group, "learned", "mean", "by hand", "its mean", "difference by seed", "time, learned / by hand"]
     return markdown_table(head, rows) if rows else ""
 
@@ -81,27 +76,22 @@ def comparison(experiment: Experiment, cells: Sequence[Cell]) -> str:
 def trials(experiment: Experiment, out: Path) -> str:
     """Return a table of the runs with other settings that are kept in a folder, each with a note that says which."""
     found = [read_json(file) for file in sorted((out / "trials").glob("*.json"))]
-    titles = {experiment.key(task): title for task, title in experiment.tasks.items()}
-    head = [experiment.group, "views", "what was different", *titles.values(), "mean", "loss", "CPU minutes"]
+    head = [experiment.group, "views", "what was different", *experiment.tasks.values(), "mean", "loss", "CPU minutes"]
     rows = []
     for group in experiment.groups:
         for file in (file for file in found if file["cell"][experiment.group] == group):
             cell = file["cell"]
             row = [group, cell["method"], file["note"]]
-            row += [f"{cell[key]:.1f}" if key in cell else "" for key in titles]
-            row += [f"{mean_of(experiment, [cell]):.1f}", f"{cell['loss']:.2f}", f"{minutes([cell]):.1f}"]
+            mine = _tasks(experiment, cell)
+            row += [f"{cell[experiment.key(task)]:.1f}" if task in mine else "" for task in experiment.tasks]
+            row += [f"{means(experiment, [cell])[0]:.1f}", f"{cell['loss']:.2f}", f"{minutes([cell]):.1f}"]
             rows.append(row)
     return markdown_table(head, rows, names=3) if rows else ""
 
 
 def means(experiment: Experiment, cells: Sequence[Cell]) -> list[float]:
     """Return each cell's mean accuracy over its tasks."""
-    return [statistics.mean(cell[key] for key in _tasks(experiment, cells)) for cell in cells]
-
-
-def mean_of(experiment: Experiment, cells: Sequence[Cell]) -> float:
-    """Return the mean accuracy over cells and tasks."""
-    return statistics.mean(means(experiment, cells))
+    return [statistics.mean(cell[experiment.key(task)] for task in _tasks(experiment, cell)) for cell in cells]
 
 
 def minutes(cells: Sequence[Cell]) -> float:
@@ -109,14 +99,9 @@ def minutes(cells: Sequence[Cell]) -> float:
     return statistics.mean(cell["cpu_seconds"] for cell in cells) / 60
 
 
-def _tasks(experiment: Experiment, cells: Sequence[Cell]) -> dict[str, str]:
-    """Return the names of accuracies that cells have, and what to call them."""
-    keys = {experiment.key(task): title for task, title in experiment.tasks.items()}
-    return {key: title for key, title in keys.items() if key in cells[0]}
-
-
-def _task(experiment: Experiment, key: str) -> str:
-    return next(task for task in experiment.tasks if experiment.key(task) == key)
+def _tasks(experiment: Experiment, cell: Cell) -> dict[str, str]:
+    """Return the tasks of a cell, and what to call them."""
+    return {task: title for task, title in experiment.tasks.items() if experiment.key(task) in cell}
 
 
 def _by(cells: Sequence[Cell], key: str, order: Sequence[str] = ()) -> dict[str, list[Cell]]:
@@ -148,21 +133,21 @@ def draw(experiment: Experiment, cells: Sequence[Cell], file: Path) -> None:
 
     groups = _by(cells, experiment.group, experiment.groups)
     methods = list(_by(cells, "method"))
-    columns = max(len(_tasks(experiment, mine)) for mine in groups.values())
+    columns = max(len(_tasks(experiment, mine[0])) for mine in groups.values())
     figure = Figure(figsize=(3.5 * columns, 2.6 * len(groups)), layout="constrained")
     axes = figure.subplots(len(groups), columns, squeeze=False, sharex=True)
     for line, (group, mine) in zip(axes, groups.items(), strict=True):
-        tasks = _tasks(experiment, mine)
+        tasks = _tasks(experiment, mine[0])
         for ax in line[len(tasks) :]:
             ax.set_visible(False)
         for method, found in _by(mine, "method").items():
             k = methods.index(method)
             for i, cell in enumerate(found):
                 style = {"color": f"C{k % 10}", "linestyle": "-" if k < 10 else ":", "linewidth": 0.9, "marker": "."}
-                for ax, key in zip(line, tasks, strict=False):
-                    curve = [row for row in cell["curve"] if _task(experiment, key) in row]
+                for ax, task in zip(line, tasks, strict=False):
+                    curve = [row for row in cell["curve"] if task in row]
                     times = [row["seconds"] / 60 for row in curve] + [cell["cpu_seconds"] / 60]
-                    values = [row[_task(experiment, key)] for row in curve] + [cell[key]]
+                    values = [row[task] for row in curve] + [cell[experiment.key(task)]]
                     ax.plot(times, values, markersize=3, label=None if i else method, **style)
         for ax, title in zip(line, tasks.values(), strict=False):
             ax.set_ylabel(f"{group}: {title}, %", fontsize=8)
@@ -200,7 +185,8 @@ def draw_budgets(experiment: Experiment, cells: Sequence[Cell], file: Path, *, s
     figure = Figure(figsize=(2.8 * len(swept), 2.8), layout="constrained")
     for axis, (group, mine) in zip(figure.subplots(1, len(swept), squeeze=False)[0], swept.items(), strict=True):
         free = [c for c in cells if c[experiment.group] == group and _kind_of_budget(c, steered) == "steered"]
-        for k, (key, title) in enumerate(_tasks(experiment, mine).items()):
+        for k, (task, title) in enumerate(_tasks(experiment, mine[0]).items()):
+            key = experiment.key(task)
             budgets = sorted({cell["budget"] for cell in mine})
             mean = [statistics.mean(cell[key] for cell in mine if cell["budget"] == budget) for budget in budgets]
             axis.plot(budgets, mean, color=f"C{k}", linewidth=0.9, label=title)
@@ -251,7 +237,7 @@ def write_report(experiment: Experiment, out: Path, paper: Mapping[str, Any]) ->
     if compared := comparison(experiment, cells):
         parts += [
             "## Learned views and views by hand",
-            "The best of each in the mean over tasks, of those with the most seeds.",
+            "The best of each in the mean over tasks, of those with three seeds; where there are none, with the most.",
             compared,
         ]
     parts += [

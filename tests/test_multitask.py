@@ -1,0 +1,69 @@
+"""What both multi-task experiments share: the errors of their commands, and their report."""
+
+import json
+
+import pytest
+from viewaug.examples import multitask_audio, multitask_image
+from viewaug.examples.multitask import report
+from viewaug.examples.multitask_image import ImageExperiment
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        (multitask_image, ["--data", "nowhere.npz"], "nowhere.npz"),
+        (multitask_image, ["--overlays", "stars"], "--overlays"),
+        (multitask_audio, ["--speech", "nowhere.npz"], "nowhere.npz"),
+        (multitask_audio, ["--noise", "nowhere.npz"], "nowhere.npz"),
+        (multitask_audio, ["--mixtures", "music"], "--mixtures"),
+        *(
+            (command, arguments, message)
+            for command in (multitask_image, multitask_audio)
+            for arguments, message in (
+                (["--methods", "dance"], "dance"),
+                (["--budget", "-1"], "--budget"),
+                (["report"], "found none"),
+            )
+        ),
+    ],
+)
+def test_bad_arguments(command, arguments, message, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        command.main([*arguments, "--out", str(tmp_path)])
+    assert message in capsys.readouterr().err
+
+
+def test_intervals():
+    assert report.interval([5.0]) == "5.0"
+    assert report.interval([1.0, 3.0]) == "2.0 ± 12.7"  # 12.706 * sqrt(2) / sqrt(2)
+
+
+def test_comparison_is_of_the_best_with_enough_seeds():
+    def cells(name: str, overlay: list[float], minutes: float) -> list[dict]:
+        common = {"overlay": "digits", "method": name, "background": 40.0, "cpu_seconds": 60 * minutes}
+        return [{**common, "seed": seed, "overlay_accuracy": value} for seed, value in enumerate(overlay)]
+
+    found = [
+        *cells("none", [90.0], 1.0),
+        *cells("noise", [20.0, 22.0], 1.0),
+        *cells("expert", [30.0, 32.0], 2.0),
+        *cells("viewmaker", [50.0, 52.0], 2.5),
+        *cells("viewmaker@0.2", [99.0], 2.5),
+    ]
+    table = report.comparison(ImageExperiment(), found)
+    assert "| digits | viewmaker | 45.5 ± 6.4 | expert | 35.5 ± 6.4 | 10.0 ± 0.0 | 1.25 |" in table
+    assert report.comparison(ImageExperiment(), found[:1]) == ""
+    found += [*cells("viewmaker@0.1", [51.0, 53.0, 55.0], 3.0), *cells("crop", [30.0, 31.0, 32.0, 33.0], 2.0)]
+    assert "| digits | viewmaker@0.1 | 46.5 ± 2.5 | crop | 35.8 ± 1.0 | 11.0 ± 1.2 | 1.50 |" in report.comparison(
+        ImageExperiment(), found
+    )
+
+
+def test_trials(tmp_path):
+    assert report.trials(ImageExperiment(), tmp_path) == ""
+    (tmp_path / "trials").mkdir()
+    cell = {"overlay": "none", "method": "viewmaker", "background": 40.0, "loss": 1.0, "cpu_seconds": 90.0}
+    trial = {"note": "twice the rate", "settings": {}, "cell": cell}
+    (tmp_path / "trials" / "a.json").write_text(json.dumps(trial))
+    row = "| none | viewmaker | twice the rate | 40.0 |  | 40.0 | 1.00 | 1.5 |"
+    assert row in report.trials(ImageExperiment(), tmp_path)
