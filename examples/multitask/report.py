@@ -28,6 +28,7 @@ def report(experiment: Experiment, cells: Sequence[Cell]) -> str:
         maps = [task for task in tasks if f"{task} prepool" in mine[0]]
         several = len(tasks) > 1
         head = ["views", "seeds", *tasks.values(), *["mean"] * several, *(f"{tasks[task]}, map" for task in maps)]
+        head += ["mean, map"] * (len(maps) > 1)
         known = [task for task in tasks if any(task in row for row in experiment.paper.values())]
         head += ["loss", "budget", "CPU minutes", *(f"paper: {tasks[task]}" for task in known)]
         rows = []
@@ -36,6 +37,8 @@ def report(experiment: Experiment, cells: Sequence[Cell]) -> str:
             row += [interval([cell[experiment.key(task)] for cell in found]) for task in tasks]
             row += [interval(means(experiment, found))] * several
             row += [interval([cell[f"{task} prepool"] for cell in found]) for task in maps]
+            if len(maps) > 1:
+                row += [interval([statistics.mean(cell[f"{task} prepool"] for task in maps) for cell in found])]
             row += [f"{statistics.mean(cell['loss'] for cell in found):.2f}"]
             row += [f"{statistics.mean(cell['budget'] for cell in found):.3f}" if "budget" in found[0] else ""]
             paper = experiment.paper.get((group, method), {})
