@@ -65,5 +65,5 @@ def test_trials(tmp_path):
     cell = {"overlay": "none", "method": "viewmaker", "background": 40.0, "loss": 1.0, "cpu_seconds": 90.0}
     trial = {"note": "twice the rate", "settings": {}, "cell": cell}
     (tmp_path / "trials" / "a.json").write_text(json.dumps(trial))
-    row = "| none | viewmaker | twice the rate | 40.0 |  | 40.0 | 1.00 | 1.5 |"
+    row = "| none | viewmaker | twice the rate | 1 | 40.0 |  | 40.0 | 1.00 | 1.5 |"
     assert row in report.trials(ImageExperiment(), tmp_path)

@@ -79,17 +79,19 @@ def comparison(experiment: Experiment, cells: Sequence[Cell]) -> str:
 def trials(experiment: Experiment, out: Path) -> str:
     """Return a table of the runs with other settings that are kept in a folder, each with a note that says which."""
     found = [read_json(file) for file in sorted((out / "trials").glob("*.json"))]
-    head = [experiment.group, "views", "what was different", *experiment.tasks.values(), "mean", "loss", "CPU minutes"]
+    cells = [{**file["cell"], "note": file["note"]} for file in found]
+    head = [experiment.group, "views", "what was different", "seeds", *experiment.tasks.values(), "mean", "loss"]
     rows = []
-    for group in experiment.groups:
-        for file in (file for file in found if file["cell"][experiment.group] == group):
-            cell = file["cell"]
-            row = [group, cell["method"], file["note"]]
-            mine = _tasks(experiment, cell)
-            row += [f"{cell[experiment.key(task)]:.1f}" if task in mine else "" for task in experiment.tasks]
-            row += [f"{means(experiment, [cell])[0]:.1f}", f"{cell['loss']:.2f}", f"{minutes([cell]):.1f}"]
-            rows.append(row)
-    return markdown_table(head, rows, names=3) if rows else ""
+    for group, mine in _by(cells, experiment.group, experiment.groups).items():
+        for note, alike in _by(mine, "note").items():
+            for method, same in _by(alike, "method").items():
+                row = [group, method, note, str(len(same))]
+                for task in experiment.tasks:
+                    key = experiment.key(task)
+                    row.append(interval([cell[key] for cell in same]) if key in same[0] else "")
+                row += [interval(means(experiment, same)), f"{statistics.mean(cell['loss'] for cell in same):.2f}"]
+                rows.append([*row, f"{minutes(same):.1f}"])
+    return markdown_table([*head, "CPU minutes"], rows, names=3) if rows else ""
 
 
 def means(experiment: Experiment, cells: Sequence[Cell]) -> list[float]:
@@ -255,7 +257,7 @@ def write_report(experiment: Experiment, out: Path, paper: Mapping[str, Any]) ->
             "*Dots are runs with a fixed budget, stars runs with a controller, at the budget where they ended.*",
         ]
     if tried := trials(experiment, out):
-        parts += ["## Trials", "One seed each, for the choice of settings.", tried]
+        parts += ["## Trials", "Runs by which settings were chosen.", tried]
     figures = [
         f"![{title}, {group}]({name}-{group}.png)"
         for group in experiment.groups
