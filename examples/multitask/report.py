@@ -147,15 +147,16 @@ def draw(experiment: Experiment, cells: Sequence[Cell], file: Path) -> None:
             ax.set_visible(False)
         for method, found in _by(mine, "method").items():
             k = methods.index(method)
+            style = {"color": f"C{k % 10}", "linestyle": "-" if k < 10 else ":", "linewidth": 0.9, "markersize": 4}
             for i, cell in enumerate(found):
-                style = {"color": f"C{k % 10}", "linestyle": "-" if k < 10 else ":", "linewidth": 0.9, "marker": "."}
                 for ax, task in zip(line, tasks, strict=False):
                     curve = [row for row in cell["curve"] if task in row]
-                    times = [row["seconds"] / 60 for row in curve] + [cell["cpu_seconds"] / 60]
-                    values = [row[task] for row in curve] + [cell[experiment.key(task)]]
-                    ax.plot(times, values, markersize=3, label=None if i else method, **style)
+                    times = [row["seconds"] / 60 for row in curve]
+                    ax.plot(times, [row[task] for row in curve], ".", label=None if i else method, **style)
+                    ax.plot(cell["cpu_seconds"] / 60, cell[experiment.key(task)], "x", **style)
         for ax, title in zip(line, tasks.values(), strict=False):
             ax.set_ylabel(f"{group}: {title}, %", fontsize=8)
+            ax.tick_params(labelsize=7)
         line[len(tasks) - 1].legend(fontsize=5)
     figure.supxlabel("CPU minutes of training", fontsize=8)
     with replacing(file) as temporary:
@@ -248,7 +249,8 @@ def write_report(experiment: Experiment, out: Path, paper: Mapping[str, Any]) ->
     parts += [
         "## While training",
         "![Accuracy while training](curves.png)",
-        "*Every line is a run. While training, probes are fitted to 2,000 inputs, and in the end to all.*",
+        "*Every line is a run, a cross its end. While training, probes are fitted to 2,000 inputs, and in the end to "
+        "all.*",
     ]
     if draw_budgets(experiment, cells, out / "budgets.png", steered=kept["training"]["difficulty"] is not None):
         parts += [
