@@ -336,3 +336,20 @@ def test_controller_and_paper_options(tmp_path, monkeypatch):
     assert {"background prepool", "overlay prepool", "background on views", "overlay on views"} <= set(cell)
     with pytest.raises(SystemExit):  # what was stopped early is not taken for a whole run
         multitask_image.main([*arguments, "--workers", "1", "--out", str(tmp_path)])
+
+
+def test_cells_are_of_the_same_data(tmp_path, capsys):
+    """A file of the same name with other contents is refused."""
+
+    def run(seed):
+        rng = np.random.default_rng(seed)
+        arrays = {f"x_{split}": rng.integers(256, size=(20, 28, 28), dtype=np.uint8) for split in ("train", "test")}
+        np.savez(tmp_path / "digits.npz", **arrays, y_train=np.arange(20) % 10, y_test=np.arange(20) % 10)
+        digits = ["--digits", str(tmp_path / "digits.npz")]
+        multitask_image.main([*QUICK, *digits, "--methods", "none", "--max-steps", "1", "--out", str(tmp_path)])
+
+    run(0)
+    run(0)
+    with pytest.raises(SystemExit):
+        run(1)
+    assert "other settings" in capsys.readouterr().err

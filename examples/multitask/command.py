@@ -15,6 +15,7 @@ from viewaug.examples.multitask.experiment import Experiment, cell_name
 from viewaug.examples.multitask.methods import parse
 from viewaug.examples.multitask.report import read_cells, write_report
 
+from viewaug._files import sha256
 from viewaug.commands._arguments import positive
 
 
@@ -50,8 +51,10 @@ def main(experiment: Experiment, description: str, sources: Mapping[str, str], a
             for group in groups
             for method in dict.fromkeys(options.methods)
         }
-        kept = asdict(settings) | {name: Path(getattr(settings, name)).name for name in sources}
+        places = {name: Path(getattr(settings, name)) for name in sources}
+        kept = asdict(settings) | {name: place.name for name, place in places.items()}
         kept |= {
+            "sha256": {name: sha256(place) for name, place in places.items() if place.is_file()},
             "max_steps": options.max_steps,
             "versions": {package: version(package) for package in experiment.packages},
             "python": platform.python_version(),

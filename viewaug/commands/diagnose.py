@@ -7,7 +7,6 @@ and an independent one, trained with labels on clean inputs. Killed and started 
 """
 
 import argparse
-import hashlib
 import importlib
 import json
 import sys
@@ -21,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import viewaug
-from viewaug._files import replacing
+from viewaug._files import replacing, sha256
 from viewaug.adversary import check_values
 from viewaug.budget import constrain
 from viewaug.commands._arguments import positive, seed
@@ -83,11 +82,11 @@ def _diagnose(options: argparse.Namespace) -> None:
 
     views = {name: _views(viewmaker) for name, viewmaker in viewmakers.items()}
     views |= {"noise": _noise(first)} | {name: _function(path) for name, path in compared.items()}
-    sources = {name: _digest(file) for name, file in checkpoints.items()}
+    sources = {name: sha256(file) for name, file in checkpoints.items()}
     sources |= {"noise": f"budget {first.budget}"} | compared
     common = {
-        "data": _digest(options.data),
-        "probes": {name: _digest(file) for name, file in files.items()},
+        "data": sha256(options.data),
+        "probes": {name: sha256(file) for name, file in files.items()},
         "views": options.views,
         "count": len(data.x),
         "tasks": list(data.labels),
@@ -189,11 +188,6 @@ def _function(path: str) -> "Views":
         return view
 
     return make
-
-
-def _digest(file: str | Path) -> str:
-    with Path(file).open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _write_scores(file: Path, scores: "Scores", settings: dict[str, Any]) -> None:
