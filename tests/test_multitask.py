@@ -1,11 +1,41 @@
-"""What both multi-task experiments share: the errors of their commands, and their report."""
+"""What both multi-task experiments share: data in pairs, the errors of their commands, and their report."""
 
 import json
 
+import numpy as np
 import pytest
 from viewaug.examples import multitask_audio, multitask_image
 from viewaug.examples.multitask import report
+from viewaug.examples.multitask.pairs import Pairs
 from viewaug.examples.multitask_image import ImageExperiment
+
+
+class Numbers(Pairs):
+    """Pairs of nothing but what is drawn."""
+
+    drawn = "number"
+
+    def __getitems__(self, indices):
+        return {"views": [np.array(drawn) for drawn in self.draw_pairs(indices, lambda rng: rng.random())]}
+
+
+def numbers(epoch: int = 0, **options) -> list[np.ndarray]:
+    data = Numbers(**{"train": True, "seed": 0, "redraw": False, "shared": 1.0, **options})
+    data.epoch = epoch
+    return data.__getitems__(range(500))["views"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_pairs_share_what_is_drawn(share):
+    x0, x1 = numbers(shared=share)
+    assert (x0 == x1).mean() == pytest.approx(share, abs=0.1)
+    y0, y1 = numbers(epoch=1, shared=share)  # the first view stays, the coin does not
+    assert (x0 == y0).all()
+    assert (x1 == y1).all() == (share == 1)
+    assert not (numbers(redraw=True)[0] == numbers(epoch=1, redraw=True)[0]).any()
+    assert not (x0 == numbers(seed=1)[0]).any()
+    assert not (x0 == numbers(train=False)[0]).any()
+    assert Numbers(train=True, seed=0, redraw=False, shared=share)[7]["views"] == [x0[7], x1[7]]
 
 
 @pytest.mark.parametrize(

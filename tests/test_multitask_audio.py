@@ -79,16 +79,10 @@ def test_what_a_mixture_depends_on():
     assert not torch.equal(*repeated["views"][0].chunk(2))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_shared_noise(share):
-    data = mixed(shared_noise_probability=share, repeats=20)
-    x0, x1 = all_of(data)["views"]
-    same = (x0 == x1).flatten(1).all(1)
-    assert same.float().mean() == pytest.approx(share, abs=0.1)
-    data.epoch = 1  # the first view stays, the coin does not
-    y0, y1 = all_of(data)["views"]
-    assert torch.equal(x0, y0)
-    assert torch.equal(x1, y1) == (share == 1)
+def test_shared_noise():
+    assert torch.equal(*all_of(mixed())["views"])
+    x0, x1 = all_of(mixed(shared_noise_probability=0))["views"]
+    assert (x0 != x1).flatten(1).any(1).all()
 
 
 def test_silent_parts_of_noise_are_left_out():

@@ -98,16 +98,10 @@ def test_what_an_overlay_depends_on():
     assert torch.equal(masks(count=5), masks()[:5])
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_shared_overlays(share):
-    data = overlaid("digits", count=300, shared_overlay_probability=share)
-    x0, x1 = all_of(data)["views"]
-    same = (x0 == x1).flatten(1).all(1)
-    assert same.float().mean() == pytest.approx(share, abs=0.1)
-    data.epoch = 1  # the first view stays, the coin does not
-    y0, y1 = all_of(data)["views"]
-    assert torch.equal(x0, y0)
-    assert torch.equal(x1, y1) == (share == 1)
+def test_shared_overlays():
+    assert torch.equal(*all_of(overlaid())["views"])
+    x0, x1 = all_of(overlaid(shared_overlay_probability=0))["views"]
+    assert (x0 != x1).flatten(1).any(1).all()
 
 
 def test_jitter():
