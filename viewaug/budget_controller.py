@@ -14,7 +14,8 @@ class BudgetController:
 
     Difficulty is the contrastive loss as a share of its value for unrelated embeddings: 0 if every view is recognised,
     1 if none is. After each step of training, the logarithm of the budget moves by
-    ``gain * (1 - difficulty / target)``, at most by `gain` either way.
+    ``gain * (1 - difficulty / target)``, at most by `gain` either way. Where views by hand below the learned ones are
+    harder than the target already, the budget falls to its lower bound: give a target above their difficulty.
 
     Args:
         viewmaker: its ``budget`` is set, and where the controller starts.
