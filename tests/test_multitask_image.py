@@ -308,6 +308,11 @@ def test_budgets_of_methods(tmp_path):
     assert "loss" in rows[0].split(",")
 
 
+def test_too_large_a_batch(tmp_path):
+    with pytest.raises(ValueError, match="`batch` to be at most 128"):
+        multitask_image.main([*QUICK, "--methods", "none", "--batch", "129", "--out", str(tmp_path)])
+
+
 def test_controller_and_paper_options(tmp_path, monkeypatch):
     """The paper's preset for a step, in miniature but for the encoder, its probes and its views in probe training."""
     paper = multitask_image.PRESETS["paper"]
@@ -339,8 +344,8 @@ def test_cells_are_of_the_same_data(tmp_path, capsys):
         rng = np.random.default_rng(seed)
         arrays = {f"x_{split}": rng.integers(256, size=(20, 28, 28), dtype=np.uint8) for split in ("train", "test")}
         np.savez(tmp_path / "digits.npz", **arrays, y_train=np.arange(20) % 10, y_test=np.arange(20) % 10)
-        digits = ["--digits", str(tmp_path / "digits.npz")]
-        multitask_image.main([*QUICK, *digits, "--methods", "none", "--max-steps", "1", "--out", str(tmp_path)])
+        few = ["--digits", str(tmp_path / "digits.npz"), "--batch", "8", "--max-steps", "1"]
+        multitask_image.main([*QUICK, *few, "--methods", "none", "--out", str(tmp_path)])
 
     run(0)
     run(0)

@@ -102,6 +102,7 @@ def _parser(
     )
     parser.add_argument("--seeds", type=positive(int), help="number of seeds, 0 to N-1; default 3, or 1 if quick")
     parser.add_argument("--epochs", type=positive(int))
+    parser.add_argument("--batch", type=positive(int), help="pairs of views in a batch")
     parser.add_argument("--budget", type=positive(float))
     parser.add_argument("--difficulty", type=positive(float), help="have a controller adapt the budget, to hold this")
     parser.add_argument("--temperature", type=positive(float))
@@ -118,7 +119,7 @@ def _settings(
     settings: Any,
     sources: Sequence[str],
 ) -> Any:
-    given = {name: getattr(options, name) for name in ("epochs", "budget", "difficulty", "temperature")}
+    given = {name: getattr(options, name) for name in ("epochs", "batch", "budget", "difficulty", "temperature")}
     training = replace(settings.training, **{name: value for name, value in given.items() if value is not None})
     places = {name: getattr(options, name) for name in sources if getattr(options, name)}
     settings = replace(settings, training=training, **places)

@@ -32,13 +32,19 @@ def run_cell(
     accelerator: str,
     max_steps: int = -1,
 ) -> dict[str, Any]:
-    """Pretrain and probe once; keep the viewmaker, and the probes that figures need."""
+    """Pretrain and probe once; keep the viewmaker, and the probes that figures need.
+
+    Raises:
+        ValueError: if there is not a whole batch of data.
+    """
     for noisy in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     method = parse(name, experiment.methods)
     options = replace(settings.training, budget=method.budget or settings.training.budget)
     train, test = (experiment.data(group, method, settings, seed, train=train) for train in (True, False))
+    if len(train) < options.batch:
+        raise ValueError(f"Expected `batch` to be at most {len(train)}, as many as there are, but got {options.batch}.")
     torch.manual_seed(seed)
     encoder, features = experiment.encoder(group, settings)
     augment = experiment.augment(group, method, settings, options.budget)
