@@ -13,8 +13,9 @@ from PIL import Image
 from viewaug.examples import multitask_image
 from viewaug.examples.handmade import simclr_pipeline
 from viewaug.examples.multitask import backgrounds as backgrounds_module
-from viewaug.examples.multitask import overlays, report
+from viewaug.examples.multitask import overlays
 from viewaug.examples.multitask.backgrounds import Images, backgrounds
+from viewaug.examples.multitask.cells import read_cells
 from viewaug.examples.multitask.methods import Method, parse
 from viewaug.examples.multitask.overlays import OVERLAYS, Overlaid
 from viewaug.examples.multitask.training import Contrastive, Log, Training, build_encoder, fit, original_loss
@@ -297,7 +298,7 @@ def test_quick_preset_and_report(tmp_path, capsys):
 def test_budgets_of_methods(tmp_path):
     methods = ["viewmaker@0.02", "viewmaker@0.1", "viewmaker@steered", "noise@0.1"]
     multitask_image.main([*QUICK, "--methods", *methods, "--out", str(tmp_path)])
-    cells, _ = report.read_cells(ImageExperiment(), tmp_path)
+    cells, _ = read_cells(ImageExperiment(), tmp_path)
     budgets = {cell["method"]: cell.get("budget") for cell in cells}
     assert [budgets[name] for name in ("viewmaker@0.02", "viewmaker@0.1", "noise@0.1")] == [0.02, 0.1, None]
     assert budgets["viewmaker@steered"] != 0.05

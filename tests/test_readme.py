@@ -8,6 +8,7 @@ import pytest
 import torch
 from viewaug.examples import demo, linear_theory, random_bits
 from viewaug.examples.multitask import report
+from viewaug.examples.multitask.cells import read_cells
 from viewaug.examples.multitask_audio import AudioExperiment
 from viewaug.examples.multitask_image import ImageExperiment
 
@@ -69,7 +70,7 @@ def test_report_of_the_diagnosis_is_of_the_results_that_are_kept():
 
 @pytest.mark.parametrize(("experiment", "folder"), [(ImageExperiment(), "image"), (AudioExperiment(), "audio")])
 def test_tables_of_multitask_experiments_are_the_results_that_are_kept(experiment, folder):
-    cells, _ = report.read_cells(experiment, RESULTS / folder)
+    cells, _ = read_cells(experiment, RESULTS / folder)
     text = (RESULTS / folder / "report.md").read_text()
     assert report.report(experiment, cells) in text
     assert report.comparison(experiment, cells) in text

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from viewaug.examples.grid import default_workers, run_grid
+from viewaug.examples.multitask.cells import read_cells
 from viewaug.examples.multitask.destruction import draw_destruction
 from viewaug.examples.multitask.engine import run_cell
 from viewaug.examples.multitask.experiment import Experiment, cell_name
 from viewaug.examples.multitask.methods import parse
-from viewaug.examples.multitask.report import read_cells, write_report
+from viewaug.examples.multitask.report import write_report
 
 from viewaug._files import sha256
 from viewaug.commands._arguments import positive

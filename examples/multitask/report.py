@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from viewaug.examples.grid import read_json
+from viewaug.examples.multitask.cells import Cell, group_by, means, minutes, read_cells, tasks_of
 from viewaug.examples.multitask.experiment import Experiment
-from viewaug.examples.multitask.methods import parse, split
+from viewaug.examples.multitask.figures import draw_budgets, draw_curves
+from viewaug.examples.multitask.methods import parse
 
 from viewaug._files import replacing
 from viewaug._markdown import markdown_table
-
-Cell = Mapping[str, Any]
 
 
 def report(experiment: Experiment, cells: Sequence[Cell]) -> str:
@@ -23,8 +23,8 @@ def report(experiment: Experiment, cells: Sequence[Cell]) -> str:
         "t), of pooled features and, where they were probed, of the feature map before it is pooled. The last columns "
         "are the paper's, of one run each, at full scale and before pooling: compare their order only."
     ]
-    for group, mine in _by(cells, experiment.group, experiment.groups).items():
-        tasks = _tasks(experiment, mine[0])
+    for group, mine in group_by(cells, experiment.group, experiment.groups).items():
+        tasks = tasks_of(experiment, mine[0])
         maps = [task for task in tasks if f"{task} prepool" in mine[0]]
         several = len(tasks) > 1
         head = ["views", "seeds", *tasks.values(), *["mean"] * several, *(f"{tasks[task]}, map" for task in maps)]
@@ -32,7 +32,7 @@ def report(experiment: Experiment, cells: Sequence[Cell]) -> str:
         known = [task for task in tasks if any(task in row for row in experiment.paper.values())]
         head += ["loss", "budget", "CPU minutes", *(f"paper: {tasks[task]}" for task in known)]
         rows = []
-        for method, found in _by(mine, "method").items():
+        for method, found in group_by(mine, "method").items():
             row = [method, str(len(found))]
             row += [interval([cell[experiment.key(task)] for cell in found]) for task in tasks]
             row += [interval(means(experiment, found))] * several
@@ -54,8 +54,8 @@ def comparison(experiment: Experiment, cells: Sequence[Cell]) -> str:
     Methods take part that have three seeds, or as many as any other where none has three.
     """
     rows = []
-    for group, mine in _by(cells, experiment.group, experiment.groups).items():
-        methods = list(_by(mine, "method").values())
+    for group, mine in group_by(cells, experiment.group, experiment.groups).items():
+        methods = list(group_by(mine, "method").values())
         enough = min(3, max(map(len, methods)))
         able = [found for found in methods if len(found) >= enough]
         able.sort(key=lambda found: statistics.mean(means(experiment, found)))
@@ -82,9 +82,9 @@ def trials(experiment: Experiment, out: Path) -> str:
     cells = [{**file["cell"], "note": file["note"]} for file in found]
     head = [experiment.group, "views", "what was different", "seeds", *experiment.tasks.values(), "mean", "loss"]
     rows = []
-    for group, mine in _by(cells, experiment.group, experiment.groups).items():
-        for note, alike in _by(mine, "note").items():
-            for method, same in _by(alike, "method").items():
+    for group, mine in group_by(cells, experiment.group, experiment.groups).items():
+        for note, alike in group_by(mine, "note").items():
+            for method, same in group_by(alike, "method").items():
                 row = [group, method, note, str(len(same))]
                 for task in experiment.tasks:
                     key = experiment.key(task)
@@ -92,28 +92,6 @@ def trials(experiment: Experiment, out: Path) -> str:
                 row += [interval(means(experiment, same)), f"{statistics.mean(cell['loss'] for cell in same):.2f}"]
                 rows.append([*row, f"{minutes(same):.1f}"])
     return markdown_table([*head, "CPU minutes"], rows, names=3) if rows else ""
-
-
-def means(experiment: Experiment, cells: Sequence[Cell]) -> list[float]:
-    """Return each cell's mean accuracy over its tasks."""
-    return [statistics.mean(cell[experiment.key(task)] for task in _tasks(experiment, cell)) for cell in cells]
-
-
-def minutes(cells: Sequence[Cell]) -> float:
-    """Return the mean CPU time of training, in minutes."""
-    return statistics.mean(cell["cpu_seconds"] for cell in cells) / 60
-
-
-def _tasks(experiment: Experiment, cell: Cell) -> dict[str, str]:
-    """Return the tasks of a cell, and what to call them."""
-    return {task: title for task, title in experiment.tasks.items() if experiment.key(task) in cell}
-
-
-def _by(cells: Sequence[Cell], key: str, order: Sequence[str] = ()) -> dict[str, list[Cell]]:
-    """Return cells by what they have under a key, in a given order or that of the cells."""
-    values = order or list(dict.fromkeys(cell[key] for cell in cells))
-    found = {value: [cell for cell in cells if cell[key] == value] for value in values}
-    return {value: mine for value, mine in found.items() if mine}
 
 
 def interval(values: Sequence[float]) -> str:
@@ -132,101 +110,11 @@ def interval(values: Sequence[float]) -> str:
     return f"{mean} ± {half:.1f}"
 
 
-def draw(experiment: Experiment, cells: Sequence[Cell], file: Path) -> None:
-    """Draw the accuracy on every task while training, against CPU time, for each data set."""
-    from matplotlib.figure import Figure
-
-    groups = _by(cells, experiment.group, experiment.groups)
-    methods = list(_by(cells, "method"))
-    columns = max(len(_tasks(experiment, mine[0])) for mine in groups.values())
-    figure = Figure(figsize=(3.5 * columns, 2.6 * len(groups)), layout="constrained")
-    axes = figure.subplots(len(groups), columns, squeeze=False, sharex=True)
-    for line, (group, mine) in zip(axes, groups.items(), strict=True):
-        tasks = _tasks(experiment, mine[0])
-        for ax in line[len(tasks) :]:
-            ax.set_visible(False)
-        for method, found in _by(mine, "method").items():
-            k = methods.index(method)
-            style = {"color": f"C{k % 10}", "linestyle": "-" if k < 10 else ":", "linewidth": 0.9, "markersize": 4}
-            for i, cell in enumerate(found):
-                for ax, task in zip(line, tasks, strict=False):
-                    curve = [row for row in cell["curve"] if task in row]
-                    times = [row["seconds"] / 60 for row in curve]
-                    ax.plot(times, [row[task] for row in curve], ".", label=None if i else method, **style)
-                    ax.plot(cell["cpu_seconds"] / 60, cell[experiment.key(task)], "x", **style)
-        for ax, title in zip(line, tasks.values(), strict=False):
-            ax.set_ylabel(f"{group}: {title}, %", fontsize=8)
-            ax.tick_params(labelsize=7)
-        line[len(tasks) - 1].legend(fontsize=5)
-    figure.supxlabel("CPU minutes of training", fontsize=8)
-    with replacing(file) as temporary:
-        figure.savefig(temporary, dpi=130)
-
-
 def departures(settings: Mapping[str, Any], paper: Mapping[str, Any]) -> str:
     """Return a table of the settings that are not the paper's."""
     ours, paper = ({**given, **given["training"]} for given in (settings, paper))
     rows = [[name, str(paper[name]), str(ours[name])] for name in paper if name != "training"]
     return markdown_table(["setting", "paper", "here"], [row for row in rows if row[1] != row[2]])
-
-
-def draw_budgets(experiment: Experiment, cells: Sequence[Cell], file: Path, *, steered: bool) -> bool:
-    """Draw the accuracy of a viewmaker against its budget, where there are several; return whether there are.
-
-    Args:
-        experiment: what the cells are of.
-        cells: the results.
-        file: what to write.
-        steered: whether a controller adapts budgets that a method's name does not give.
-    """
-    from matplotlib.figure import Figure
-
-    swept = {
-        group: [cell for cell in mine if _kind_of_budget(cell, steered) == "fixed"]
-        for group, mine in _by(cells, experiment.group, experiment.groups).items()
-    }
-    swept = {group: mine for group, mine in swept.items() if len({cell["budget"] for cell in mine}) > 1}
-    if not swept:
-        return False
-    figure = Figure(figsize=(2.8 * len(swept), 2.8), layout="constrained")
-    for axis, (group, mine) in zip(figure.subplots(1, len(swept), squeeze=False)[0], swept.items(), strict=True):
-        free = [c for c in cells if c[experiment.group] == group and _kind_of_budget(c, steered) == "steered"]
-        for k, (task, title) in enumerate(_tasks(experiment, mine[0]).items()):
-            key = experiment.key(task)
-            budgets = sorted({cell["budget"] for cell in mine})
-            mean = [statistics.mean(cell[key] for cell in mine if cell["budget"] == budget) for budget in budgets]
-            axis.plot(budgets, mean, color=f"C{k}", linewidth=0.9, label=title)
-            axis.plot([c["budget"] for c in mine], [c[key] for c in mine], ".", color=f"C{k}", markersize=4)
-            axis.plot([c["budget"] for c in free], [c[key] for c in free], "*", color=f"C{k}")
-        axis.set(xscale="log", xlabel="budget", ylabel="accuracy, %", title=group)
-        axis.legend(fontsize=6)
-    with replacing(file) as temporary:
-        figure.savefig(temporary, dpi=130)
-    return True
-
-
-def _kind_of_budget(cell: Cell, steered: bool) -> str:
-    """Return whether a plain viewmaker's budget was fixed or steered; of other methods, nothing."""
-    base, kind, budget = split(cell["method"])
-    if base != "viewmaker" or kind:
-        return ""
-    return "steered" if budget == "steered" or (steered and not budget) else "fixed"
-
-
-def read_cells(experiment: Experiment, out: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the cells in a folder, by method and seed, and their settings.
-
-    Raises:
-        FileNotFoundError: if there is none.
-    """
-    files = sorted((out / "cells").glob("*.json"))
-    if not files:
-        raise FileNotFoundError(f"Expected results in {out / 'cells'}, but found none.")
-    found = [read_json(file) for file in files]
-    order = list(experiment.methods)
-    cells = [file["cell"] for file in found]
-    cells.sort(key=lambda cell: (order.index(split(cell["method"])[0]), cell["method"], cell["seed"]))
-    return cells, found[0]["settings"]
 
 
 def write_report(experiment: Experiment, out: Path, paper: Mapping[str, Any]) -> Path:
@@ -238,7 +126,7 @@ def write_report(experiment: Experiment, out: Path, paper: Mapping[str, Any]) ->
         paper: settings to compare the cells' with.
     """
     cells, kept = read_cells(experiment, out)
-    draw(experiment, cells, out / "curves.png")
+    draw_curves(experiment, cells, out / "curves.png")
     parts = [f"# {experiment.title}", report(experiment, cells)]
     if compared := comparison(experiment, cells):
         parts += [
@@ -249,8 +137,8 @@ def write_report(experiment: Experiment, out: Path, paper: Mapping[str, Any]) ->
     parts += [
         "## While training",
         "![Accuracy while training](curves.png)",
-        "*Every line is a run, a cross its end. While training, probes are fitted to 2,000 inputs, and in the end to "
-        "all.*",
+        "*Every line is the mean of a method's runs, a cross their end. While training, probes are fitted to 2,000 "
+        "inputs, and in the end to all.*",
     ]
     if draw_budgets(experiment, cells, out / "budgets.png", steered=kept["training"]["difficulty"] is not None):
         parts += [
