@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from viewaug.examples import multitask_audio, multitask_image
-from viewaug.examples.multitask import report
+from viewaug.examples.multitask import figures, report
 from viewaug.examples.multitask.pairs import Pairs
 from viewaug.examples.multitask_image import ImageExperiment
 
@@ -87,6 +87,13 @@ def test_comparison_is_of_the_best_with_enough_seeds():
     assert "| digits | viewmaker@0.1 | 46.5 ± 2.5 | crop | 35.8 ± 1.0 | 11.0 ± 1.2 | 1.50 |" in report.comparison(
         ImageExperiment(), found
     )
+
+
+def test_curves_of_a_budget_alone(tmp_path):
+    curve = [{"epoch": 1, "seconds": 30.0, "background": 35.0}]
+    common = {"overlay": "none", "method": "viewmaker@0.1", "background": 40.0, "cpu_seconds": 60.0, "curve": curve}
+    figures.draw_curves(ImageExperiment(), [{**common, "seed": seed} for seed in range(2)], tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_trials(tmp_path):

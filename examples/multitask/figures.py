@@ -15,7 +15,6 @@ from viewaug._files import replacing
 
 def draw_curves(experiment: Experiment, cells: Sequence[Cell], file: Path) -> None:
     """Draw the accuracy on every task while training, against CPU time, for each data set: means over seeds."""
-    cells = [cell for cell in cells if not (_kind_of_budget(cell) == "fixed" and "@" in cell["method"])]
     groups = group_by(cells, experiment.group, experiment.groups)
     methods = list(group_by(cells, "method"))
     columns = max(len(tasks_of(experiment, mine[0])) for mine in groups.values())
@@ -91,7 +90,7 @@ def _scores(experiment: Experiment, cells: Sequence[Cell]) -> dict[str, list[flo
     return scores | {"mean": means(experiment, cells)} if len(tasks) > 1 else scores
 
 
-def _kind_of_budget(cell: Cell, *, steered: bool = False) -> str:
+def _kind_of_budget(cell: Cell, *, steered: bool) -> str:
     """Return whether a plain viewmaker's budget was fixed or steered; of other methods, nothing."""
     base, kind, budget = split(cell["method"])
     if base != "viewmaker" or kind:

@@ -1,6 +1,6 @@
 """Data sets of pairs, both views of which share what is drawn for them, or not."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 T = TypeVar("T")
 
 
-class Pairs(Dataset[dict[str, Any]]):
+class Pairs(Dataset[dict[str, Any]], ABC):
     """Inputs in pairs for contrastive learning, with something drawn for each: an overlay, a noise.
 
     What is drawn for input i is a function of the seed, the split and i, and where it is redrawn, of `epoch`.
