@@ -70,8 +70,9 @@ def test_intervals():
 
 def test_comparison_is_of_the_best_with_enough_seeds():
     def cells(name: str, overlay: list[float], minutes: float) -> list[dict]:
-        common = {"overlay": "digits", "method": name, "background": 40.0, "cpu_seconds": 60 * minutes}
-        return [{**common, "seed": seed, "overlay_accuracy": value} for seed, value in enumerate(overlay)]
+        common = {"overlay": "digits", "method": name, "cpu_seconds": 60 * minutes}
+        scores = [{"background": 40.0, "overlay": value} for value in overlay]
+        return [{**common, "seed": seed, "accuracy": accuracy} for seed, accuracy in enumerate(scores)]
 
     found = [
         *cells("none", [90.0], 1.0),
@@ -91,16 +92,21 @@ def test_comparison_is_of_the_best_with_enough_seeds():
 
 def test_curves_of_a_budget_alone(tmp_path):
     curve = [{"epoch": 1, "seconds": 30.0, "background": 35.0}]
-    common = {"overlay": "none", "method": "viewmaker@0.1", "background": 40.0, "cpu_seconds": 60.0, "curve": curve}
-    figures.draw_curves(ImageExperiment(), [{**common, "seed": seed} for seed in range(2)], tmp_path / "curves.png")
+    common = {"overlay": "none", "method": "viewmaker@0.1", "accuracy": {"background": 40.0}, "cpu_seconds": 60.0}
+    cells = [{**common, "curve": curve, "seed": seed} for seed in range(2)]
+    figures.draw_curves(ImageExperiment(), cells, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_trials(tmp_path):
     assert report.trials(ImageExperiment(), tmp_path) == ""
     (tmp_path / "trials").mkdir()
-    cell = {"overlay": "none", "method": "viewmaker", "background": 40.0, "loss": 1.0, "cpu_seconds": 90.0}
-    trial = {"note": "twice the rate", "settings": {}, "cell": cell}
-    (tmp_path / "trials" / "a.json").write_text(json.dumps(trial))
-    row = "| none | viewmaker | twice the rate | 1 | 40.0 |  | 40.0 | 1.00 | 1.5 |"
-    assert row in report.trials(ImageExperiment(), tmp_path)
+    common = {"method": "viewmaker", "loss": 1.0, "budget": 0.1, "cpu_seconds": 90.0}
+    accuracies = {"none": {"background": 40.0}, "digits": {"background": 40.0, "overlay": 20.0}}
+    for overlay, accuracy in accuracies.items():
+        cell = {**common, "overlay": overlay, "accuracy": accuracy}
+        trial = {"note": "twice the rate", "settings": {}, "cell": cell}
+        (tmp_path / "trials" / f"{overlay}.json").write_text(json.dumps(trial))
+    table = report.trials(ImageExperiment(), tmp_path)
+    assert "| digits | viewmaker | twice the rate | 1 | 40.0 | 20.0 | 30.0 | 1.00 | 0.100 | 1.5 |" in table
+    assert "| none | viewmaker | twice the rate | 1 | 40.0 |  |  | 1.00 | 0.100 | 1.5 |" in table

@@ -283,8 +283,8 @@ def test_quick_preset_and_report(tmp_path, capsys):
         assert (tmp_path / figure).read_bytes().startswith(b"\x89PNG")
         assert f"({figure})" in text
     cell = json.loads((tmp_path / "cells" / "digits-viewmaker-0.json").read_text())["cell"]
-    assert 0 <= cell["background"] <= 100
-    assert 0 <= cell["overlay_accuracy"] <= 100
+    assert set(cell["accuracy"]) == {"background", "overlay"}
+    assert all(0 <= value <= 100 for value in cell["accuracy"].values())
     assert viewaug.load(tmp_path / "viewmakers" / "digits-viewmaker-0.safetensors").budget == 0.05
     assert not (tmp_path / "running").exists() or not list((tmp_path / "running").iterdir())
     (tmp_path / "report.md").unlink()
@@ -333,7 +333,9 @@ def test_controller_and_paper_options(tmp_path, monkeypatch):
     assert cell["budget"] != 0.05
     fixed = json.loads((tmp_path / "cells" / "shapes-viewmaker@0.02-0.json").read_text())["cell"]
     assert fixed["budget"] == 0.02
-    assert {"background prepool", "overlay prepool", "background on views", "overlay on views"} <= set(cell)
+    assert set(cell["prepool"]) == set(cell["on_views"]) == {"background", "overlay"}
+    head = "| photo | overlay | mean | photo, map | overlay, map | mean, map | photo, views in probe |"
+    assert head in (tmp_path / "report.md").read_text()
     with pytest.raises(SystemExit):  # what was stopped early is not taken for a whole run
         multitask_image.main([*arguments, "--workers", "1", "--out", str(tmp_path)])
 

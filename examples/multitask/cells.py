@@ -28,9 +28,9 @@ def read_cells(experiment: Experiment, out: Path) -> tuple[list[dict[str, Any]],
     return cells, found[0]["settings"]
 
 
-def means(experiment: Experiment, cells: Sequence[Cell]) -> list[float]:
-    """Return each cell's mean accuracy over its tasks."""
-    return [statistics.mean(cell[experiment.key(task)] for task in tasks_of(experiment, cell)) for cell in cells]
+def means(cells: Sequence[Cell], features: str = "accuracy") -> list[float]:
+    """Return each cell's mean accuracy over its tasks; with ``"prepool"``, of features before they are pooled."""
+    return [statistics.mean(cell[features].values()) for cell in cells]
 
 
 def minutes(cells: Sequence[Cell]) -> float:
@@ -40,7 +40,7 @@ def minutes(cells: Sequence[Cell]) -> float:
 
 def tasks_of(experiment: Experiment, cell: Cell) -> dict[str, str]:
     """Return the tasks of a cell, and what to call them."""
-    return {task: title for task, title in experiment.tasks.items() if experiment.key(task) in cell}
+    return {task: title for task, title in experiment.tasks.items() if task in cell["accuracy"]}
 
 
 def group_by(cells: Sequence[Cell], key: str, order: Sequence[str] = ()) -> dict[str, list[Cell]]:

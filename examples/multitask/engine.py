@@ -74,23 +74,18 @@ def run_cell(
         max_steps=max_steps,
     )
     views = _views(augment, viewmaker) if settings.views_in_probe else None
-    fitted, scores = probe(module.encoder, train, test_batch, tasks)
+    fitted, accuracy = probe(module.encoder, train, test_batch, tasks)
+    cell: dict[str, Any] = {experiment.group: group, "method": name, "seed": seed, "accuracy": accuracy}
     if name in experiment.scorers:
         save_probe(fitted, probe_file(out, label), experiment.as_seen(group, settings, test_batch["views"][0][:2]))
     if settings.prepool:
-        found = probe(_prepool(encoder), train, test_batch, tasks, count=settings.prepool)[1]
-        scores |= {f"{task} prepool": value for task, value in found.items()}
+        cell["prepool"] = probe(_prepool(encoder), train, test_batch, tasks, count=settings.prepool)[1]
     if views is not None:
-        found = probe(module.encoder, train, test_batch, tasks, views=views)[1]
-        scores |= {f"{task} on views": value for task, value in found.items()}
+        cell["on_views"] = probe(module.encoder, train, test_batch, tasks, views=views)[1]
     if viewmaker is not None:
         viewaug.save(viewmaker.cpu(), viewmaker_file(out, label))
-    last = log.curve[-1]
-    scores = {experiment.key(task): value for task, value in scores.items()}
-    cell = {experiment.group: group, "method": name, "seed": seed, **scores, "loss": last["loss"]}
-    if viewmaker is not None:
         cell["budget"] = viewmaker.budget
-    return {**cell, "cpu_seconds": round(log.seconds, 1), "curve": log.curve}
+    return {**cell, "loss": log.curve[-1]["loss"], "cpu_seconds": round(log.seconds, 1), "curve": log.curve}
 
 
 @torch.no_grad()

@@ -71,10 +71,6 @@ class Experiment(ABC):
         """Return inputs as figures show them and probes in files take them."""
         return x
 
-    def key(self, task: str) -> str:
-        """Return the name of a task's accuracy in a cell."""
-        return f"{task}_accuracy" if task == self.group else task
-
 
 def cell_name(group: str, method: str, seed: int) -> str:
     """Return the name of a cell's files."""

@@ -34,7 +34,7 @@ def draw_curves(experiment: Experiment, cells: Sequence[Cell], file: Path) -> No
                 axis.plot(
                     times, [statistics.mean(row[task] for row in same) for same in rows], ".", label=method, **style
                 )
-                axis.plot(minutes(found), statistics.mean(cell[experiment.key(task)] for cell in found), "x", **style)
+                axis.plot(minutes(found), statistics.mean(cell["accuracy"][task] for cell in found), "x", **style)
         for axis, title in zip(line, tasks.values(), strict=False):
             axis.set_ylabel(f"{group}: {title}, %", fontsize=8)
             axis.tick_params(labelsize=7)
@@ -86,8 +86,8 @@ def draw_budgets(experiment: Experiment, cells: Sequence[Cell], file: Path, *, s
 def _scores(experiment: Experiment, cells: Sequence[Cell]) -> dict[str, list[float]]:
     """Return the accuracies of cells by what to call them, and their means."""
     tasks = tasks_of(experiment, cells[0]) if cells else {}
-    scores = {title: [cell[experiment.key(task)] for cell in cells] for task, title in tasks.items()}
-    return scores | {"mean": means(experiment, cells)} if len(tasks) > 1 else scores
+    scores = {title: [cell["accuracy"][task] for cell in cells] for task, title in tasks.items()}
+    return scores | {"mean": means(cells)} if len(tasks) > 1 else scores
 
 
 def _kind_of_budget(cell: Cell, *, steered: bool) -> str:

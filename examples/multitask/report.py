@@ -15,6 +15,8 @@ from viewaug.examples.multitask.methods import parse
 from viewaug._files import replacing
 from viewaug._markdown import markdown_table
 
+FEATURES = {"accuracy": "", "prepool": ", map", "on_views": ", views in probe"}  # and what columns add to a task's name
+
 
 def report(experiment: Experiment, cells: Sequence[Cell]) -> str:
     """Return a table for each data set, with the paper's figures beside ours."""
@@ -25,26 +27,14 @@ def report(experiment: Experiment, cells: Sequence[Cell]) -> str:
     ]
     for group, mine in group_by(cells, experiment.group, experiment.groups).items():
         tasks = tasks_of(experiment, mine[0])
-        maps = [task for task in tasks if f"{task} prepool" in mine[0]]
-        several = len(tasks) > 1
-        head = ["views", "seeds", *tasks.values(), *["mean"] * several, *(f"{tasks[task]}, map" for task in maps)]
-        head += ["mean, map"] * (len(maps) > 1)
-        known = [task for task in tasks if any(task in row for row in experiment.paper.values())]
-        head += ["loss", "budget", "CPU minutes", *(f"paper: {tasks[task]}" for task in known)]
+        known = {task: title for task, title in tasks.items() if any(task in row for row in experiment.paper.values())}
         rows = []
         for method, found in group_by(mine, "method").items():
-            row = [method, str(len(found))]
-            row += [interval([cell[experiment.key(task)] for cell in found]) for task in tasks]
-            row += [interval(means(experiment, found))] * several
-            row += [interval([cell[f"{task} prepool"] for cell in found]) for task in maps]
-            if len(maps) > 1:
-                row += [interval([statistics.mean(cell[f"{task} prepool"] for task in maps) for cell in found])]
-            row += [f"{statistics.mean(cell['loss'] for cell in found):.2f}"]
-            row += [f"{statistics.mean(cell['budget'] for cell in found):.3f}" if "budget" in found[0] else ""]
             paper = experiment.paper.get((group, method), {})
-            row += [f"{minutes(found):.1f}", *(f"{paper[task]:.1f}" if task in paper else "" for task in known)]
+            row = {"views": method, **_columns(found, tasks, FEATURES)}
+            row |= {f"paper: {title}": f"{paper[task]:.1f}" if task in paper else "" for task, title in known.items()}
             rows.append(row)
-        parts += [f"## {group}", markdown_table(head, rows)]
+        parts += [f"## {group}", _table(rows)]
     return "\n\n".join(parts)
 
 
@@ -58,40 +48,40 @@ def comparison(experiment: Experiment, cells: Sequence[Cell]) -> str:
         methods = list(group_by(mine, "method").values())
         enough = min(3, max(map(len, methods)))
         able = [found for found in methods if len(found) >= enough]
-        able.sort(key=lambda found: statistics.mean(means(experiment, found)))
+        able.sort(key=lambda found: statistics.mean(means(found)))
         best = {parse(found[0]["method"], experiment.methods).learned: found for found in able}  # the last of a kind
         if len(best) < 2:
             continue
         by_seed = {
-            kind: dict(zip((cell["seed"] for cell in found), means(experiment, found), strict=True))
-            for kind, found in best.items()
+            kind: dict(zip((cell["seed"] for cell in found), means(found), strict=True)) for kind, found in best.items()
         }
         differences = [mean - by_seed[False][seed] for seed, mean in by_seed[True].items() if seed in by_seed[False]]
-        row = [group]
-        for kind in (True, False):
-            row += [best[kind][0]["method"], interval(list(by_seed[kind].values()))]
-        row += [interval(differences) if differences else ""]
-        rows.append([*row, f"{minutes(best[True]) / minutes(best[False]):.2f}"])
-    head = [experiment.group, "learned", "mean", "by hand", "its mean", "difference by seed", "time, learned / by hand"]
-    return markdown_table(head, rows) if rows else ""
+        rows.append(
+            {
+                "data": group,
+                "learned": best[True][0]["method"],
+                "mean": interval(list(by_seed[True].values())),
+                "by hand": best[False][0]["method"],
+                "its mean": interval(list(by_seed[False].values())),
+                "difference by seed": interval(differences) if differences else "",
+                "time, learned / by hand": f"{minutes(best[True]) / minutes(best[False]):.2f}",
+            }
+        )
+    return _table(rows)
 
 
 def trials(experiment: Experiment, out: Path) -> str:
     """Return a table of the runs with other settings that are kept in a folder, each with a note that says which."""
     found = [read_json(file) for file in sorted((out / "trials").glob("*.json"))]
     cells = [{**file["cell"], "note": file["note"]} for file in found]
-    head = [experiment.group, "views", "what was different", "seeds", *experiment.tasks.values(), "mean", "loss"]
-    rows = []
-    for group, mine in group_by(cells, experiment.group, experiment.groups).items():
-        for note, alike in group_by(mine, "note").items():
-            for method, same in group_by(alike, "method").items():
-                row = [group, method, note, str(len(same))]
-                for task in experiment.tasks:
-                    key = experiment.key(task)
-                    row.append(interval([cell[key] for cell in same]) if key in same[0] else "")
-                row += [interval(means(experiment, same)), f"{statistics.mean(cell['loss'] for cell in same):.2f}"]
-                rows.append([*row, f"{minutes(same):.1f}"])
-    return markdown_table([*head, "CPU minutes"], rows, names=3) if rows else ""
+    rows = [
+        {"data": group, "views": method, "what was different": note}
+        | _columns(same, tasks_of(experiment, same[0]), {"accuracy": ""})
+        for group, mine in group_by(cells, experiment.group, experiment.groups).items()
+        for note, alike in group_by(mine, "note").items()
+        for method, same in group_by(alike, "method").items()
+    ]
+    return _table(rows, names=3)
 
 
 def interval(values: Sequence[float]) -> str:
@@ -108,6 +98,25 @@ def interval(values: Sequence[float]) -> str:
 
     half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
     return f"{mean} ± {half:.1f}"
+
+
+def _columns(cells: Sequence[Cell], tasks: Mapping[str, str], features: Mapping[str, str]) -> dict[str, str]:
+    """Return what a table says of runs that differ in their seeds, by the heads of its columns."""
+    columns = {"seeds": str(len(cells))}
+    for name, suffix in features.items():
+        if name in cells[0]:
+            columns |= {title + suffix: interval([cell[name][task] for cell in cells]) for task, title in tasks.items()}
+            if len(tasks) > 1:
+                columns["mean" + suffix] = interval(means(cells, name))
+    columns["loss"] = f"{statistics.mean(cell['loss'] for cell in cells):.2f}"
+    columns["budget"] = f"{statistics.mean(cell['budget'] for cell in cells):.3f}" if "budget" in cells[0] else ""
+    return {**columns, "CPU minutes": f"{minutes(cells):.1f}"}
+
+
+def _table(rows: Sequence[Mapping[str, str]], names: int = 1) -> str:
+    """Return a table of rows by column, with a column of every head; nothing without rows."""
+    head = list(dict.fromkeys(name for row in rows for name in row))
+    return markdown_table(head, [[row.get(name, "") for name in head] for row in rows], names) if rows else ""
 
 
 def departures(settings: Mapping[str, Any], paper: Mapping[str, Any]) -> str:
