@@ -26,7 +26,8 @@ def draw_curves(experiment: Experiment, cells: Sequence[Cell], file: Path) -> No
             axis.set_visible(False)
         for method, found in group_by(mine, "method").items():
             k = methods.index(method)
-            style = {"color": f"C{k % 10}", "linestyle": "-" if k < 10 else ":", "linewidth": 0.9, "markersize": 4}
+            line_style, cross = ("-", "x") if k < 10 else (":", "+")
+            style = {"color": f"C{k % 10}", "linestyle": line_style, "linewidth": 0.9, "markersize": 4}
             for axis, task in zip(line, tasks, strict=False):
                 curves = [[row for row in cell["curve"] if task in row] for cell in found]
                 rows = list(zip(*curves, strict=True))
@@ -34,7 +35,7 @@ def draw_curves(experiment: Experiment, cells: Sequence[Cell], file: Path) -> No
                 axis.plot(
                     times, [statistics.mean(row[task] for row in same) for same in rows], ".", label=method, **style
                 )
-                axis.plot(minutes(found), statistics.mean(cell["accuracy"][task] for cell in found), "x", **style)
+                axis.plot(minutes(found), statistics.mean(cell["accuracy"][task] for cell in found), cross, **style)
         for axis, title in zip(line, tasks.values(), strict=False):
             axis.set_ylabel(f"{group}: {title}, %", fontsize=8)
             axis.tick_params(labelsize=7)
