@@ -43,7 +43,7 @@ class BudgetController:
         viewmaker: Viewmaker,
         *,
         unrelated: float,
-        target: float = 0.15,
+        target: float = 0.1,
         gain: float = 0.02,
         bounds: tuple[float, float] = (0.001, 1.0),
     ) -> None:
