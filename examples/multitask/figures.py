@@ -39,6 +39,8 @@ def draw_curves(experiment: Experiment, cells: Sequence[Cell], file: Path) -> No
         for axis, title in zip(line, tasks.values(), strict=False):
             axis.set_ylabel(f"{group}: {title}, %", fontsize=8)
             axis.tick_params(labelsize=7)
+    for column in axes.T:  # Matplotlib labels the last row's only, which may be hidden
+        next(axis for axis in column[::-1] if axis.get_visible()).tick_params(labelbottom=True)
     lines = {line.get_label(): line for axis in axes.flat for line in axis.get_lines() if line.get_marker() == "."}
     figure.legend([lines[method] for method in methods], methods, loc="outside right upper", fontsize=7)
     figure.supxlabel("CPU minutes of training", fontsize=8)
