@@ -73,14 +73,14 @@ def run_cell(
         accelerator=accelerator,
         max_steps=max_steps,
     )
-    views = _views(augment, viewmaker) if settings.views_in_probe else None
     fitted, accuracy = probe(module.encoder, train, test_batch, tasks)
     cell: dict[str, Any] = {experiment.group: group, "method": name, "seed": seed, "accuracy": accuracy}
     if name in experiment.scorers:
         save_probe(fitted, probe_file(out, label), experiment.as_seen(group, settings, test_batch["views"][0][:2]))
     if settings.prepool:
         cell["prepool"] = probe(_prepool(encoder), train, test_batch, tasks, count=settings.prepool)[1]
-    if views is not None:
+    if settings.views_in_probe:
+        views = _views(augment, viewmaker)
         cell["on_views"] = probe(module.encoder, train, test_batch, tasks, views=views)[1]
     if viewmaker is not None:
         viewaug.save(viewmaker.cpu(), viewmaker_file(out, label))
