@@ -1,6 +1,7 @@
 """What every perturbation has in common."""
 
 import inspect
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ class Raw(NamedTuple):
     numbers: Tensor
 
 
-class Perturbation(nn.Module):
+class Perturbation(nn.Module, ABC):
     """Turns an input and a generator's raw output into a candidate for the view; the budget bounds candidate - input.
 
     A subclass says in :meth:`needs` what it wants from the generator and defines :meth:`forward`. It keeps each
@@ -57,9 +58,9 @@ class Perturbation(nn.Module):
     def __init__(self) -> None:
         super().__init__()
 
+    @abstractmethod
     def needs(self, channels: int, dims: int) -> Needs:
         """Say what to make for inputs of so many channels and spatial dimensions; raise where it is not defined."""
-        raise NotImplementedError
 
     def analyse(self, x: Tensor) -> Tensor:
         """Return what the generator sees of an input."""
