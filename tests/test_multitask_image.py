@@ -290,6 +290,15 @@ def test_quick_preset_and_report(tmp_path, capsys):
     (tmp_path / "report.md").unlink()
     multitask_image.main(["report", "--out", str(tmp_path)])
     assert (tmp_path / "report.md").read_text() == text
+    views = tmp_path / "views-digits.png"
+    drawn = views.stat().st_mtime_ns
+    multitask_image.main([*QUICK, "--methods", *methods, "--out", str(tmp_path)])
+    assert views.stat().st_mtime_ns > drawn
+    # As in a clone, where cells and figures came without viewmakers.
+    (tmp_path / "viewmakers" / "digits-viewmaker-0.safetensors").unlink()
+    drawn = views.stat().st_mtime_ns
+    multitask_image.main([*QUICK, "--methods", *methods, "--out", str(tmp_path)])
+    assert views.stat().st_mtime_ns == drawn
     with pytest.raises(SystemExit):
         multitask_image.main([*QUICK, "--methods", "none", "--budget", "0.2", "--out", str(tmp_path)])
     assert "other settings" in capsys.readouterr().err
