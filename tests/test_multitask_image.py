@@ -270,8 +270,9 @@ def test_quick_preset_and_report(tmp_path, capsys):
         "expert+viewmaker",
         "original",
     ]
+    arguments = [*QUICK, "--methods", *methods, "--out", str(tmp_path)]
     start = time.monotonic()
-    multitask_image.main([*QUICK, "--methods", *methods, "--out", str(tmp_path)])
+    multitask_image.main(arguments)
     assert time.monotonic() - start < 120
     assert capsys.readouterr().out.strip().endswith("report.md")
     text = (tmp_path / "report.md").read_text()
@@ -292,12 +293,12 @@ def test_quick_preset_and_report(tmp_path, capsys):
     assert (tmp_path / "report.md").read_text() == text
     views = tmp_path / "views-digits.png"
     drawn = views.stat().st_mtime_ns
-    multitask_image.main([*QUICK, "--methods", *methods, "--out", str(tmp_path)])
+    multitask_image.main(arguments)
     assert views.stat().st_mtime_ns > drawn
     # As in a clone, where cells and figures came without viewmakers.
     (tmp_path / "viewmakers" / "digits-viewmaker-0.safetensors").unlink()
     drawn = views.stat().st_mtime_ns
-    multitask_image.main([*QUICK, "--methods", *methods, "--out", str(tmp_path)])
+    multitask_image.main(arguments)
     assert views.stat().st_mtime_ns == drawn
     with pytest.raises(SystemExit):
         multitask_image.main([*QUICK, "--methods", "none", "--budget", "0.2", "--out", str(tmp_path)])

@@ -33,18 +33,18 @@ def draw_destruction(
         inputs: how many test inputs to make views of.
         views: how many to make of each.
     """
-    seed = _first_seed(experiment, group, out)
-    if not _has_viewmakers(experiment, group, seed, out):
-        return
     torch.manual_seed(0)
-    data = experiment.data(group, Method(), settings, 0, train=False)
-    batch = data.__getitems__(range(min(inputs, len(data))))
-    x = batch["views"][0]
-    labels = {task: batch[task] for task in experiment.tasks if task in batch and (batch[task] >= 0).any()}
+    seed = _first_seed(experiment, group, out)
     makers = {}
     for name in experiment.drawn:
         if make := _maker(experiment, group, name, seed, settings, out):
             makers[name] = lambda x, make=make: experiment.as_seen(group, settings, make(x))
+        elif (out / "cells" / f"{cell_name(group, name, seed)}.json").exists():
+            return
+    data = experiment.data(group, Method(), settings, 0, train=False)
+    batch = data.__getitems__(range(min(inputs, len(data))))
+    x = batch["views"][0]
+    labels = {task: batch[task] for task in experiment.tasks if task in batch and (batch[task] >= 0).any()}
     figure = view_grid(
         experiment.as_seen(group, settings, x[:4]),
         [make(x[:4]) for make in makers.values()],
@@ -78,12 +78,6 @@ def _first_seed(experiment: Experiment, group: str, out: Path) -> int:
         for name in experiment.scorers
     ]
     return min(set.intersection(*seeds), default=0)
-
-
-def _has_viewmakers(experiment: Experiment, group: str, seed: int, out: Path) -> bool:
-    learned = (name for name in experiment.drawn if parse(name, experiment.methods).learned)
-    cells = [cell_name(group, name, seed) for name in learned]
-    return all(viewmaker_file(out, cell).exists() for cell in cells if (out / "cells" / f"{cell}.json").exists())
 
 
 def _maker(

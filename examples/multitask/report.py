@@ -47,9 +47,11 @@ def comparison(experiment: Experiment, cells: Sequence[Cell]) -> str:
     for group, mine in group_by(cells, experiment.group, experiment.groups).items():
         methods = list(group_by(mine, "method").values())
         enough = min(3, max(map(len, methods)))
-        able = [found for found in reversed(methods) if len(found) >= enough]  # of equals, the first wins
-        able.sort(key=lambda found: statistics.mean(means(found)))
-        best = {parse(found[0]["method"], experiment.methods).learned: found for found in able}  # the last of a kind
+        able = [found for found in methods if len(found) >= enough]
+        able.sort(key=lambda found: statistics.mean(means(found)), reverse=True)
+        best: dict[bool, list[Cell]] = {}
+        for found in able:
+            best.setdefault(parse(found[0]["method"], experiment.methods).learned, found)
         if len(best) < 2:
             continue
         by_seed = {
