@@ -261,9 +261,7 @@ def draw(out: Path, methods: Sequence[str]) -> Path:
         viewmaker = viewaug.load(_viewmaker_file(out, method, 0))
         with torch.no_grad():
             views.append(viewmaker(x, viewmaker.draw_noise(x, torch.Generator().manual_seed(seed))))
-    figure = view_grid(
-        x, views, labels=[method.replace("+", "+\n") for method in methods] if len(methods) > 1 else None
-    )
+    figure = view_grid(x, views, labels=methods if len(methods) > 1 else None)
     with replacing(out / "views.png") as temporary:
         figure.savefig(temporary, dpi=130)
     return out / "views.png"
