@@ -39,7 +39,7 @@ def _turn(rgb: Tensor, saturation: Tensor, sixths: Tensor) -> Tensor:
 
     From the hue's distance to red, green and blue follow the channels: value - chroma * (distance - 1), the factor
     kept in [0, 1]. The distance to red is 1 + (green + blue - red - lowest) / chroma, and its sign that of
-    green - blue. kornia's functions, by HSV and back, take three times as long.
+    green - blue. kornia's functions, by HSV and back, take two and a half times as long.
     """
     red, green, blue = rgb.split(1, 1)
     value, lowest = rgb.amax(1, keepdim=True), rgb.amin(1, keepdim=True)
