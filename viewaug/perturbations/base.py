@@ -99,14 +99,6 @@ _SMOOTH: dict[int, tuple[Any, str]] = {
 }
 
 
-def split_bad(numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Return numbers with NaN made 0, and 0 for each sample, ``(B, 1)``, or NaN if it had any.
-
-    Functions that check their arguments would else refuse a whole batch for one bad sample.
-    """
-    return numbers.nan_to_num(), (0 * numbers).sum(1, keepdim=True)
-
-
 def per_sample(numbers: Tensor, dims: int) -> Tensor:
     """Give numbers, ``(B, n)``, the shape ``(B, n, 1, ...)`` that broadcasts with an input of so many dimensions."""
     return numbers[(..., *(None,) * dims)]

@@ -8,7 +8,7 @@ import torch
 from kornia import augmentation
 from torch import Tensor, nn
 
-from viewaug.perturbations.base import Needs, Perturbation, Raw, per_sample, split_bad
+from viewaug.perturbations.base import Needs, Perturbation, Raw, per_sample
 
 # The size of the images on which an augmentation is tried, and how often it is asked what it draws.
 _TRIAL = (23, 19)
@@ -106,7 +106,8 @@ class Kornia(Perturbation):
 
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
         drawn, _ = self._draw(tuple(x.shape[1:]))
-        numbers, bad = split_bad(raw.numbers)
+        # kornia would refuse a whole batch for one sample with NaN; that sample alone becomes NaN instead.
+        numbers, bad = raw.numbers.nan_to_num(), (0 * raw.numbers).sum(1, keepdim=True)
         gate, numbers, maps = numbers[:, :1].tanh().abs(), numbers[:, 1:].tanh(), raw.maps.nan_to_num().tanh()
         chosen = {}
         for key in self._learned:
