@@ -112,7 +112,9 @@ def _run_all(tasks: Mapping[str, Task], workers: int, ticks: int | None) -> None
                             running[pool.submit(_run, *tasks[name], patient=True)] = name
                     bar.update((count.value if ticks else len(tasks) - len(running)) - bar.n)
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
+                for future in running:  # not by shutdown, which the end of the block may overtake
+                    future.cancel()
+                pool.shutdown(wait=False)
                 raise
 
 
