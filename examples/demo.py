@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from lightly.utils.debug import std_of_l2_normalized
 from torch import Tensor, nn
-from viewaug.examples.grid import default_workers, run_grid, tick, write_json
+from viewaug.examples.grid import default_workers, held_out_tenth, run_grid, tick, write_json
 from viewaug.examples.handmade import noise_views, simclr_pipeline
 from viewaug.examples.objectives import OBJECTIVES, objective
 from viewaug.examples.original_protocol import Player, alternating_step
@@ -54,6 +54,7 @@ class Settings:
     temperature: float = 0.1
     lr: float = 0.06
     viewmaker_lr: float = 3e-3
+    validation: bool = False  # probes score every tenth training image, held out, instead of the test images
 
 
 class Block(nn.Module):
@@ -208,9 +209,18 @@ def probe(backbone: nn.Module, train: PhotoDigits, test: PhotoDigits, device: st
     return fitted, scores
 
 
+def splits(settings: Settings) -> tuple[PhotoDigits, PhotoDigits]:
+    """Return what to train on, and what probes score: test images, or a tenth of the training images."""
+    train = _data(settings.train_images, True)
+    if not settings.validation:
+        return train, _data(settings.test_images, False)
+    held_out = held_out_tenth(len(train.images))
+    return PhotoDigits(*(part[~held_out] for part in train)), PhotoDigits(*(part[held_out] for part in train))
+
+
 def run_cell(method: str, seed: int, settings: Settings, device: str, out: Path) -> dict[str, Any]:
     """Pretrain and probe once; keep the viewmaker and the probes."""
-    train, test = (_data(n, train) for n, train in ((settings.train_images, True), (settings.test_images, False)))
+    train, test = splits(settings)
     backbone, viewmaker, figures = pretrain(method, seed, settings, train, device)
     if viewmaker is not None:
         viewaug.save(viewmaker, _viewmaker_file(out, method, seed))
@@ -219,11 +229,12 @@ def run_cell(method: str, seed: int, settings: Settings, device: str, out: Path)
     return {"method": method, "seed": seed, **scores, **figures}
 
 
-def table(cells: Sequence[dict[str, Any]]) -> str:
+def table(cells: Sequence[dict[str, Any]], *, validation: bool = False) -> str:
     """Method x task: mean and standard deviation over the seeds."""
     seeds = len({cell["seed"] for cell in cells})
+    split = " on held-out training images" if validation else ""
     lines = [
-        "Linear probe accuracy in %, the loss at the end, and the spread of the features: "
+        f"Linear probe accuracy in %{split}, the loss at the end, and the spread of the features: "
         f"mean ± standard deviation over {seeds} seed{'s' * (seeds != 1)}",
         "",
     ]
@@ -291,11 +302,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--generator", choices=("fast", "reference"), default=defaults.generator, help="network that makes the views"
     )
     parser.add_argument("--images", type=positive(int), default=defaults.train_images, help="training images")
+    parser.add_argument(
+        "--validation",
+        action="store_true",
+        help="score a held-out tenth of the training images instead of the test images: for choosing settings",
+    )
     parser.add_argument("--device", default="cpu", help="torch device")
     parser.add_argument("--workers", type=positive(int), default=None, help="processes; default 2 on a CPU, else 1")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for results, figure and viewmakers")
     options = parser.parse_args(arguments)
-    if options.images < defaults.batch:
+    settings = Settings(
+        epochs=options.epochs,
+        budget=options.budget,
+        generator=options.generator,
+        train_images=options.images,
+        validation=options.validation,
+    )
+    if options.images - options.validation * (options.images // 10) < defaults.batch:
         parser.error(f"argument --images: expected at least one batch of {defaults.batch}, but got {options.images}")
     options.methods = list(dict.fromkeys(options.methods))
     for method in options.methods:
@@ -315,9 +338,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (RuntimeError, AssertionError) as error:
         parser.error(f"argument --device: {error}")
 
-    settings = Settings(
-        epochs=options.epochs, budget=options.budget, generator=options.generator, train_images=options.images
-    )
     cells = {
         f"{_file_name(method)}-{seed}": (method, seed, settings, options.device, options.out)
         for seed in range(options.seeds)
@@ -332,7 +352,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     packages = ("torch", "kornia", "lightly", "scikit-learn", "scikit-image")
     versions = {"python": platform.python_version(), "viewaug": viewaug.__version__}
     versions |= {package: version(package) for package in packages}
-    text = table(results)
+    text = table(results, validation=settings.validation)
     write_json(
         options.out / "results.json",
         {

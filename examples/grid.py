@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from torch import Tensor
 from tqdm import tqdm
 
 from viewaug._files import replacing
@@ -71,6 +72,16 @@ def write_json(file: Path, content: Any) -> None:
     """Write a file, whole or not at all."""
     with replacing(file) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def held_out_tenth(n: int) -> Tensor:
+    """Return which of `n` training inputs are held out for choosing settings: every tenth, whatever their order.
+
+    Examples:
+        >>> held_out_tenth(23).nonzero().flatten().tolist()
+        [9, 19]
+    """
+    return torch.arange(n) % 10 == 9
 
 
 def default_workers(device: str = "cpu") -> int:

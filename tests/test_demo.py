@@ -82,6 +82,22 @@ def test_methods(tmp_path, capsys):
     assert [cell["method"] for cell in cells] == ["colour", "supervised"]
 
 
+def test_validation(tmp_path, capsys):
+    """Probes score every tenth training image, which nothing is trained on, and no test image."""
+    train, held_out = demo.splits(demo.Settings(train_images=40, validation=True))
+    whole = photo_digits(40, train=True)
+    assert torch.equal(held_out.images, whole.images[9::10])
+    assert torch.equal(train.digit, torch.cat([whole.digit[i : i + 9] for i in range(0, 40, 10)]))
+    options = ["--images", "150", "--validation", "--methods", "none", "--out", str(tmp_path)]
+    assert main([*QUICK, *options]) == 0
+    assert "on held-out training images" in capsys.readouterr().out
+    cell = json.loads((tmp_path / "results.json").read_text())["cells"][0]
+    assert all(cell[task] * 15 / 100 == pytest.approx(round(cell[task] * 15 / 100)) for task in demo.TASKS)
+    with pytest.raises(SystemExit):
+        main([*QUICK, "--validation", "--out", str(tmp_path / "too-few")])
+    assert "--images" in capsys.readouterr().err
+
+
 def test_table():
     cells = [
         {"method": "spectral+colour+warp", "seed": 0, "photo": 10.0, "digit": 20.0, "loss": 1.0},

@@ -16,6 +16,7 @@ from viewaug.examples.multitask import backgrounds as backgrounds_module
 from viewaug.examples.multitask import overlays
 from viewaug.examples.multitask.backgrounds import Images, backgrounds
 from viewaug.examples.multitask.cells import read_cells
+from viewaug.examples.multitask.engine import splits
 from viewaug.examples.multitask.methods import Method, parse
 from viewaug.examples.multitask.overlays import OVERLAYS, Overlaid
 from viewaug.examples.multitask.training import Contrastive, Log, Training, build_encoder, fit, original_loss
@@ -303,6 +304,20 @@ def test_quick_preset_and_report(tmp_path, capsys):
     with pytest.raises(SystemExit):
         multitask_image.main([*QUICK, "--methods", "none", "--budget", "0.2", "--out", str(tmp_path)])
     assert "other settings" in capsys.readouterr().err
+
+
+def test_validation(tmp_path):
+    """Probes score every tenth training input, which nothing is trained on, and nothing of the test split."""
+    settings = replace(multitask_image.PRESETS["quick"], train_images=40, validation=True)
+    train, held_out = splits(ImageExperiment(), "digits", Method(), settings, 0)
+    whole = ImageExperiment().data("digits", Method(), settings, 0, train=True)
+    assert (len(train), len(held_out)) == (36, 4)
+    for part, i, j in ((train, 0, 0), (train, 9, 10), (held_out, 0, 9), (held_out, 3, 39)):
+        assert torch.equal(part.__getitems__([i])["views"][0], whole.__getitems__([j])["views"][0])
+    train.epoch = 3
+    assert held_out.epoch == 3  # one data set, whose draws go on
+    multitask_image.main([*QUICK, "--methods", "none", "--validation", "--out", str(tmp_path)])
+    assert "on clean held-out training images" in (tmp_path / "report.md").read_text()
 
 
 def test_budgets_of_methods(tmp_path):

@@ -107,6 +107,11 @@ def _parser(
     parser.add_argument("--budget", type=positive(float))
     parser.add_argument("--difficulty", type=positive(float), help="have a controller adapt the budget, to hold this")
     parser.add_argument("--temperature", type=positive(float))
+    parser.add_argument(
+        "--validation",
+        action="store_true",
+        help="score a held-out tenth of the training inputs instead of the test split: for choosing settings",
+    )
     parser.add_argument("--max-steps", type=positive(int), default=-1, help="stop every run early, to try it")
     parser.add_argument("--accelerator", default="cpu", help="Lightning's: cpu, gpu, ...")
     parser.add_argument("--workers", type=positive(int), help="processes; default 2 on a CPU, else 1")
@@ -123,7 +128,7 @@ def _settings(
     given = {name: getattr(options, name) for name in ("epochs", "batch", "budget", "difficulty", "temperature")}
     training = replace(settings.training, **{name: value for name, value in given.items() if value is not None})
     places = {name: getattr(options, name) for name in sources if getattr(options, name)}
-    settings = replace(settings, training=training, **places)
+    settings = replace(settings, training=training, validation=options.validation, **places)
     try:
         for method in options.methods:
             parse(method, experiment.methods)

@@ -12,9 +12,10 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from viewaug.adapters.lightning import ViewmakerCallback
-from viewaug.examples.grid import tick
+from viewaug.examples.grid import held_out_tenth, tick
 from viewaug.examples.multitask.experiment import Experiment, cell_name, probe_file, viewmaker_file
-from viewaug.examples.multitask.methods import parse
+from viewaug.examples.multitask.methods import Method, parse
+from viewaug.examples.multitask.pairs import Part
 from viewaug.examples.multitask.training import Contrastive, InTurns, Log, Training, fit
 from viewaug.examples.schedules import warmed_cosine
 
@@ -42,7 +43,7 @@ def run_cell(
     warnings.filterwarnings("ignore", module="lightning")
     method = parse(name, experiment.methods)
     options = replace(settings.training, budget=method.budget or settings.training.budget)
-    train, test = (experiment.data(group, method, settings, seed, train=train) for train in (True, False))
+    train, test = splits(experiment, group, method, settings, seed)
     if len(train) < options.batch:
         raise ValueError(f"Expected `batch` to be at most {len(train)}, as many as there are, but got {options.batch}.")
     torch.manual_seed(seed)
@@ -86,6 +87,16 @@ def run_cell(
         viewaug.save(viewmaker.cpu(), viewmaker_file(out, label))
         cell["budget"] = viewmaker.budget
     return {**cell, "loss": log.curve[-1]["loss"], "cpu_seconds": round(log.seconds, 1), "curve": log.curve}
+
+
+def splits(experiment: Experiment, group: str, method: Method, settings: Any, seed: int) -> tuple[Any, Any]:
+    """Return what to train on, and what probes score: the test split, or a tenth of the training inputs."""
+    train = experiment.data(group, method, settings, seed, train=True)
+    if not settings.validation:
+        return train, experiment.data(group, method, settings, seed, train=False)
+    held_out = held_out_tenth(len(train))
+    rest, tenth = (Part(train, which.nonzero().flatten().tolist()) for which in (~held_out, held_out))
+    return rest, tenth
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ class Settings:
     curve: int = 2  # epochs between two probes while training
     prepool: int = 0  # training inputs of probes of features before they are pooled; 0 for no such probes
     views_in_probe: bool = False  # probe training inputs as views, too, as the paper does
+    validation: bool = False  # probes score every tenth training input, held out, instead of the test split
     training: Training = field(default_factory=Training)
 
 

@@ -58,3 +58,26 @@ class Pairs(Dataset[dict[str, Any]], ABC):
         """Return the source of one of the draws for an input, which can be another each epoch whatever the option."""
         epoch = self.epoch if redraw or self.redraw else 0
         return np.random.default_rng([self.seed, int(self.train), epoch, int(index), what])
+
+
+class Part(Dataset[dict[str, Any]]):
+    """Some of a data set of pairs, whose draws stay as they are."""
+
+    def __init__(self, data: Pairs, indices: Sequence[int]) -> None:
+        self.data, self.indices, self.seed = data, indices, data.seed
+
+    @property
+    def epoch(self) -> int:
+        """Which one this is, as of the whole."""
+        return self.data.epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self.data.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
+        """Return a batch."""
+        return self.data.__getitems__([self.indices[i] for i in indices])

@@ -18,12 +18,13 @@ from viewaug._markdown import markdown_table
 FEATURES = {"accuracy": "", "prepool": ", map", "on_views": ", views in probe"}  # and what columns add to a task's name
 
 
-def report(experiment: Experiment, cells: Sequence[Cell]) -> str:
+def report(experiment: Experiment, cells: Sequence[Cell], *, validation: bool = False) -> str:
     """Return a table for each data set, with the paper's figures beside ours."""
+    split = "held-out training" if validation else "test"
     parts = [
-        f"Linear probe accuracy in % on clean test {experiment.name}: mean ± half a 95% interval over seeds (Student's "
-        "t), of pooled features and, where they were probed, of the feature map before it is pooled. The last columns "
-        "are the paper's, of one run each, at full scale and before pooling: compare their order only."
+        f"Linear probe accuracy in % on clean {split} {experiment.name}: mean ± half a 95% interval over seeds "
+        "(Student's t), of pooled features and, where they were probed, of the feature map before it is pooled. The "
+        "last columns are the paper's, of one run each, at full scale and before pooling: compare their order only."
     ]
     for group, mine in group_by(cells, experiment.group, experiment.groups).items():
         tasks = tasks_of(experiment, mine[0])
@@ -124,7 +125,8 @@ def _table(rows: Sequence[Mapping[str, str]], names: int = 1) -> str:
 def departures(settings: Mapping[str, Any], paper: Mapping[str, Any]) -> str:
     """Return a table of the settings that are not the paper's."""
     ours, paper = ({**given, **given["training"]} for given in (settings, paper))
-    rows = [[name, str(paper[name]), str(ours[name])] for name in paper if name != "training"]
+    names = [name for name in paper if name in ours and name != "training"]  # cells may be older than a setting
+    rows = [[name, str(paper[name]), str(ours[name])] for name in names]
     return markdown_table(["setting", "paper", "here"], [row for row in rows if row[1] != row[2]])
 
 
@@ -138,7 +140,7 @@ def write_report(experiment: Experiment, out: Path, paper: Mapping[str, Any]) ->
     """
     cells, kept = read_cells(experiment, out)
     draw_curves(experiment, cells, out / "curves.png")
-    parts = [f"# {experiment.title}", report(experiment, cells)]
+    parts = [f"# {experiment.title}", report(experiment, cells, validation=kept.get("validation", False))]
     if compared := comparison(experiment, cells):
         parts += [
             "## Learned views and views by hand",
