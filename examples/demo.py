@@ -31,6 +31,7 @@ from viewaug.examples.schedules import warmed_cosine
 import viewaug
 from viewaug._files import replacing
 from viewaug.commands._arguments import positive
+from viewaug.generators import GENERATORS
 from viewaug.probes import Probe, save_probe
 
 TASKS = ("photo", "digit")
@@ -94,9 +95,12 @@ def parse(method: str) -> tuple[str, str]:
     return objective_name or "simclr", views
 
 
-def perturbation(views: str) -> list[str]:
-    """What learned views do: the viewmaker's default, or what they are called."""
-    return ["additive"] if views in ("learned", "original") else views.split("+")
+def make_viewmaker(views: str, settings: Settings) -> viewaug.Viewmaker:
+    """A viewmaker of the default perturbation or of those in the name, whose random twin begins with ``random``."""
+    first, *rest = names = views.split("+")
+    named = rest if first in ("random", "learned", "original") else names
+    generator = "random" if first == "random" else settings.generator
+    return viewaug.Viewmaker(3, budget=settings.budget, generator=generator, perturbation=named or "additive")
 
 
 def fixed_views(views: str, settings: Settings) -> Callable[[Tensor], Sequence[Tensor]]:
@@ -120,9 +124,7 @@ def self_supervised(
     if views in FIXED:
         make = fixed_views(views, settings)
         return lambda data: descend(sgd, model(*make(data.images))), [sgd], None
-    viewmaker = viewaug.Viewmaker(
-        3, budget=settings.budget, generator=settings.generator, perturbation=perturbation(views)
-    ).to(device)
+    viewmaker = make_viewmaker(views, settings).to(device)
     if views == "original":
         adam = torch.optim.Adam(viewmaker.parameters(), lr=settings.viewmaker_lr)
         players = Player(model, sgd, 1), Player(viewmaker, adam, -1)
@@ -290,8 +292,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=METHODS,
         metavar="METHOD",
         help=f"{', '.join(METHODS)}; original for learned views by the papers' protocol; supervised for the labels "
-        "themselves, on clean images; or learned views of another "
-        "perturbation, such as colour or spectral+colour+warp. With another objective than SimCLR's: byol:learned",
+        "themselves, on clean images; learned views of another perturbation, such as colour or spectral+colour+warp; "
+        "random, random+colour, ... for random twins. With another objective than SimCLR's: byol:learned",
     )
     parser.add_argument("--seeds", type=positive(int), default=3, help="number of seeds, 0 to N-1")
     parser.add_argument("--epochs", type=positive(int), default=defaults.epochs, help="epochs of pretraining")
@@ -299,7 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--budget", type=positive(float), default=defaults.budget, help="mean absolute change of a pixel"
     )
     parser.add_argument(
-        "--generator", choices=("fast", "reference"), default=defaults.generator, help="network that makes the views"
+        "--generator", choices=GENERATORS, default=defaults.generator, help="network that makes the views"
     )
     parser.add_argument("--images", type=positive(int), default=defaults.train_images, help="training images")
     parser.add_argument(
@@ -330,7 +332,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if name not in OBJECTIVES:
             parser.error(f"argument --methods: expected an objective of {', '.join(OBJECTIVES)}, but got {name}")
         try:
-            views in FIXED or viewaug.Viewmaker(perturbation=perturbation(views))
+            views in FIXED or make_viewmaker(views, settings)
         except (TypeError, ValueError) as error:
             parser.error(f"argument --methods: {error}")
     try:

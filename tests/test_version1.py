@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import viewaug
+from viewaug.version1 import Viewmaker1
 
 FOLDER = Path(__file__).parent / "version1"
 NAMES = sorted(file.name.removesuffix("-view.safetensors") for file in FOLDER.glob("*-view.safetensors"))
@@ -41,7 +42,7 @@ def header(file: Path) -> str:
 def formula_weights(kept: Path) -> dict[str, torch.Tensor]:
     """The weights ``sin(0.7 i + k) / sqrt(fan_in)`` of the k-th parameter."""
     config = json.loads(header(kept))["config"]
-    weights = viewaug.Viewmaker(**config).state_dict()
+    weights = Viewmaker1(**config).state_dict()
     for k, (name, value) in enumerate(weights.items()):
         wave = torch.sin(0.7 * torch.arange(value.numel(), dtype=torch.float64) + k).reshape(value.shape)
         weights[name] = (wave / max(1, value[0].numel()) ** 0.5).float()

@@ -207,7 +207,7 @@ class AdversarialAugmentation(nn.Module):
         if self.frozen:
             fixed = {name: parameter.detach() for name, parameter in self.viewmaker.named_parameters()}
             view = torch.func.functional_call(self.viewmaker, fixed, (x, noise), {"budget": budget})
-            return view + 0 * torch.stack([parameter.sum() for parameter in self.viewmaker.parameters()]).sum()
+            return view + sum(0 * parameter.sum() for parameter in self.viewmaker.parameters())
         if self.warmup:
             self._calls += 1
             if budget is None:

@@ -12,8 +12,6 @@ from safetensors.torch import save_file
 from viewaug._files import replacing
 from viewaug.viewmaker import Viewmaker
 
-_FORMAT = 1
-
 
 def save(viewmaker: Viewmaker, path: str | os.PathLike[str]) -> None:
     """Save a viewmaker, weights and configuration, as one safetensors file; the configuration is JSON in its header.
@@ -36,7 +34,7 @@ def save(viewmaker: Viewmaker, path: str | os.PathLike[str]) -> None:
         raise TypeError(f"Expected `viewmaker` to be a viewaug.Viewmaker, but got {type(viewmaker).__name__}.")
     weights = {name: value.detach().cpu().contiguous() for name, value in viewmaker.state_dict().items()}
     try:
-        header = json.dumps({"version": _FORMAT, "config": viewmaker.config})
+        header = json.dumps({"version": viewmaker.version, "config": viewmaker.config})
     except TypeError as error:
         raise TypeError(
             f"Expected options that JSON can hold, but {error}; give an `op` of kornia's by its name and arguments."
@@ -73,9 +71,9 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
     except SafetensorError as error:
         raise ValueError(f"{path} is truncated or no safetensors file: {error}.") from error
-    config = _config(path, metadata)
+    kind, config = _read_header(path, metadata)
     try:
-        viewmaker = Viewmaker(**config)
+        viewmaker = kind(**config)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} has a configuration that builds no viewmaker: {error}") from error
     expected = viewmaker.state_dict()
@@ -90,11 +88,13 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
             raise ValueError(f"{path} has {name} of {value.dtype}, not floating point.")
         if value.shape != expected[name].shape:
             raise ValueError(f"{path} has {name} of shape {tuple(value.shape)}, not {tuple(expected[name].shape)}.")
-    viewmaker.to(next(iter(weights.values())).dtype).load_state_dict(weights)
+    if weights:
+        viewmaker.to(next(iter(weights.values())).dtype).load_state_dict(weights)
     return viewmaker.to(device)
 
 
-def _config(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+def _read_header(path: Path, metadata: dict[str, str]) -> tuple[type[Viewmaker], dict[str, Any]]:
+    """Return the class that a file's version needs, and its arguments."""
     try:
         header = json.loads(metadata["viewaug"])
         version, config = header["version"], header["config"]
@@ -102,8 +102,12 @@ def _config(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
         raise ValueError(
             f"{path} is a safetensors file, but not a viewmaker's: its header has no 'viewaug' entry."
         ) from None
-    if version != _FORMAT:
-        raise ValueError(f"{path} has version {version}; this viewaug reads version {_FORMAT}.")
+    if version not in (1, Viewmaker.version) or isinstance(version, bool):
+        raise ValueError(f"{path} has version {version}; this viewaug reads versions 1 and {Viewmaker.version}.")
     if not isinstance(config, dict):
         raise ValueError(f"{path} has a config that is no JSON object.")
-    return config
+    if version == Viewmaker.version:
+        return Viewmaker, config
+    from viewaug.version1 import Viewmaker1
+
+    return Viewmaker1, config

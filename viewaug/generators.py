@@ -1,4 +1,4 @@
-"""The networks that make a raw perturbation out of an input and noise: a fast one, and the original one."""
+"""What makes a raw perturbation out of an input and noise: noise alone, a fast network, and the original one."""
 
 import math
 from abc import ABC, abstractmethod
@@ -8,10 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from viewaug._checks import check_count
+from viewaug.budget import widen
 from viewaug.perturbations import Raw
 
-_CONV: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+CONV: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
+_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+_MEAN_SIZE = math.log(2)  # of white noise whose tanh is uniform
 Shapes = tuple[tuple[int, ...], ...]
 
 
@@ -20,11 +24,13 @@ class Generator(nn.Module, ABC):
 
     That is `maps` dense maps of the input's spatial size, and `numbers` numbers per sample; it has a head for either,
     if there are any. A subclass defines :meth:`forward` and :meth:`noise_shapes`; its first arguments are those of
-    :class:`FastGenerator`.
+    :class:`RandomGenerator`.
     """
 
     #: smallest side of an input
     smallest = 1
+    #: whether it makes noise, for a perturbation's random twin, instead of a raw output
+    from_noise = False
 
     @abstractmethod
     def noise_shapes(self, size: Sequence[int]) -> Shapes:
@@ -35,13 +41,43 @@ class Generator(nn.Module, ABC):
         """Return maps, ``(B, maps, *spatial)``, and numbers, ``(B, numbers)``."""
 
 
-class FastGenerator(Generator):
-    """A residual network on patches, with fresh noise in every block.
+class RandomGenerator(Generator):
+    """No network: white noise, which a perturbation's random twin turns into a raw output.
 
-    A strided convolution turns the input into a coarse grid, residual blocks work there, and a pixel shuffle returns
-    to full resolution. Each block gets its own noise: a field over the grid, which varies the view from place to
-    place, and a few numbers per sample, which vary it as a whole, so that views can differ in *what* they change.
-    There is no normalisation layer, hence no statistic of an image or a batch, and any size down to 1 will do.
+    Shape:
+        - x: ``(B, channels, *spatial)``.
+        - Output: ``(B, maps, *spatial)`` and ``(B, numbers)``, of independent entries whose tanh is uniform in (-1, 1).
+        - noise: ``(B, maps, *spatial)`` and ``(B, numbers)``, of which there are any.
+    """
+
+    from_noise = True
+
+    def __init__(self, channels: int, maps: int, dims: int, numbers: int = 0) -> None:
+        super().__init__()
+        self.maps, self.numbers = maps, numbers
+
+    def noise_shapes(self, size: Sequence[int]) -> Shapes:
+        return (((self.maps, *size),) if self.maps else ()) + (((self.numbers,),) if self.numbers else ())
+
+    def forward(self, x: Tensor, noise: Sequence[Tensor]) -> Raw:
+        # By the inverse of tanh: half a logit. Noise of 0 would be infinite.
+        white = [torch.logit(widen(part), 1e-6) / 2 for part in noise]
+        maps = white[0] if self.maps else x.new_empty(len(x), 0, *x.shape[2:])
+        return Raw(maps, white[-1] if self.numbers else x.new_empty(len(x), 0))
+
+
+class FastGenerator(RandomGenerator):
+    """White noise as :class:`RandomGenerator`'s, and what is learned, a departure from it, added.
+
+    A strided convolution turns the input into a coarse grid, to which noise of its own is added, a field and a few
+    numbers per sample, so that departures differ from view to view, too; residual blocks work there. Linear
+    interpolation, which leaves no trace of the grid, returns to full resolution, where the result gates details of the
+    input. There is no normalisation layer, hence no statistic of a batch, and any size down to 1 will do.
+
+    The departure is independent of the white noise and bounded: in maps, the mean of its size over a sample is at most
+    `departure` times that of the noise, and so is each of the numbers. The mean difference of two views' raw outputs
+    therefore stays above that of the noise, and diversity, that difference as a share of the mean size, above
+    ``1 / (1 + departure)`` times that of noise alone, whatever is learned.
 
     Args:
         channels: channels of the input.
@@ -50,13 +86,15 @@ class FastGenerator(Generator):
         numbers: numbers per sample to make.
         width: channels on the grid.
         depth: number of residual blocks.
-        patch: side of a patch.
-        noise: channels of the noise, of the field and of the numbers alike.
+        patch: side of a cell of the grid.
+        noise: channels of the departure's own noise, of the field and of the numbers alike.
+        detail: channels at full resolution.
+        departure: largest mean size of the departure, as a multiple of that of the noise.
 
     Shape:
         - x: ``(B, channels, *spatial)``.
         - Output: ``(B, maps, *spatial)`` and ``(B, numbers)``.
-        - noise: for each block, ``(B, noise, *grid)`` and ``(B, noise)``.
+        - noise: as of :class:`RandomGenerator`, then ``(B, noise, *grid)`` and ``(B, noise)``.
     """
 
     def __init__(
@@ -66,59 +104,84 @@ class FastGenerator(Generator):
         dims: int,
         numbers: int = 0,
         *,
-        width: int = 32,
+        width: int = 24,
         depth: int = 2,
         patch: int = 4,
         noise: int = 4,
+        detail: int = 8,
+        departure: float = 3.0,
     ) -> None:
-        super().__init__()
-        self.patch, self.noise = patch, noise
-        conv = _CONV[dims]
+        super().__init__(channels, maps, dims, numbers)
+        for name, value in (("width", width), ("depth", depth), ("patch", patch), ("noise", noise), ("detail", detail)):
+            check_count(name, value)
+        if isinstance(departure, bool) or not isinstance(departure, (int, float)):
+            raise TypeError(f"Expected `departure` to be a float, but got {type(departure).__name__}.")
+        if not 0 < departure < math.inf:
+            raise ValueError(f"Expected `departure` to be positive and finite, but got {departure}.")
+        self.patch, self.noise, self.departure = patch, noise, float(departure)
+        conv = CONV[dims]
         self.stem = conv(channels, width, patch, stride=patch)
-        self.blocks = nn.ModuleList(_NoisyBlock(width, noise, dims) for _ in range(depth))
-        self.head = conv(width, maps * patch**dims, 1) if maps else None
-        self.numbers_head = nn.Linear(width + depth * noise, numbers) if numbers else None
+        self.field = conv(noise, width, 1, bias=False)
+        self.sample = nn.Linear(noise, width, bias=False)
+        self.blocks = nn.ModuleList(_Block(width, dims) for _ in range(depth))
+        heads: list[nn.Module] = []
+        if maps:
+            self.gates = conv(width, detail, 1)
+            self.details = conv(channels, detail, 5, padding=2)
+            self.head = conv(detail, maps, 3, padding=1)
+            heads.append(self.head)
+        if numbers:
+            self.numbers_head = nn.Linear(width + noise, numbers)
+            heads.append(self.numbers_head)
+        with torch.no_grad():  # views begin as noise, but for what gives every parameter a gradient
+            for parameter in (p for head in heads for p in head.parameters()):
+                parameter.mul_(0.05)
         if dims == 2:
             self.to(memory_format=torch.channels_last)  # faster convolutions, whatever the format of the input
 
     def noise_shapes(self, size: Sequence[int]) -> Shapes:
         grid = tuple(-(-side // self.patch) for side in size)  # rounded up
-        return ((self.noise, *grid), (self.noise,)) * len(self.blocks)
+        return (*super().noise_shapes(size), (self.noise, *grid), (self.noise,))
 
     def forward(self, x: Tensor, noise: Sequence[Tensor]) -> Raw:
-        size = x.shape[2:]
-        h = self.stem(F.pad(x, [pad for side in reversed(size) for pad in (0, -side % self.patch)]))
-        for block, field, numbers in zip(self.blocks, noise[::2], noise[1::2], strict=True):
-            h = block(h, field, numbers)
+        white = super().forward(x, noise[:-2])
+        field, numbers = standardise(noise[-2]), standardise(noise[-1])
+        h = self.stem(pad_to(x, self.patch)).add_(self.field(field))
+        h = h + self.sample(numbers)[(..., *(None,) * (x.ndim - 2))]
+        for block in self.blocks:
+            h = block(h)
         h = F.leaky_relu(h, 0.1)
-        maps = None
-        if self.head is not None:
-            # Shuffling returns to the format of the input, so that the arithmetic that follows meets one format alone.
-            shuffle = F.pixel_shuffle if _is_channels_last(x) else _shuffle
-            maps = _crop(shuffle(self.head(h), self.patch), size)
+        limit = self.departure * _MEAN_SIZE
+        maps = white.maps
+        if self.maps:
+            gates = F.interpolate(self.gates(h), scale_factor=float(self.patch), mode=_LINEAR[x.ndim - 2])
+            gated = F.leaky_relu(crop(gates, x.shape[2:]) * self.details(x), 0.1)
+            learned = widen(self.head(gated))
+            if not is_channels_last(x):  # so that the arithmetic that follows meets one format alone
+                learned = learned.contiguous()
+            size = learned.abs().mean(tuple(range(1, x.ndim)), keepdim=True)
+            maps = torch.addcdiv(maps, learned, 1 + size / limit)
+        if not self.numbers:
+            return Raw(maps, white.numbers)
         # Means over a grid vary little with its noise, so that the numbers see that of the whole sample once more.
-        return _raw(x, maps, h, self.numbers_head, [_standardise(numbers) for numbers in noise[1::2]])
+        learned = widen(self.numbers_head(torch.cat([h.flatten(2).mean(2), numbers], 1)))
+        return Raw(maps, white.numbers + limit * (learned / limit).tanh())
 
     def extra_repr(self) -> str:
-        return f"patch={self.patch}, noise={self.noise}"
+        return f"patch={self.patch}, noise={self.noise}, departure={self.departure:g}"
 
 
-class _NoisyBlock(nn.Module):
-    """``h + conv(act(conv(act(h)) + noise))``."""
+class _Block(nn.Module):
+    """``h + conv(act(conv(act(h))))``."""
 
-    def __init__(self, width: int, noise: int, dims: int) -> None:
+    def __init__(self, width: int, dims: int) -> None:
         super().__init__()
-        conv = _CONV[dims]
-        self.conv1 = conv(width, width, 3, padding=1)
-        self.field = conv(noise, width, 1, bias=False)
-        self.numbers = nn.Linear(noise, width, bias=False)
-        self.conv2 = conv(width, width, 3, padding=1)
+        self.conv1 = CONV[dims](width, width, 3, padding=1)
+        self.conv2 = CONV[dims](width, width, 3, padding=1)
 
-    def forward(self, h: Tensor, field: Tensor, numbers: Tensor) -> Tensor:
-        field, numbers = _standardise(field), _standardise(numbers)
-        shift = self.numbers(numbers)[(..., *(None,) * (h.ndim - 2))]
-        mixed = self.conv1(F.leaky_relu(h, 0.1)).add_(self.field(field)).add_(shift)
-        return self.conv2(F.leaky_relu(mixed, 0.1, inplace=True)).add_(h)
+    def forward(self, h: Tensor) -> Tensor:
+        mixed = F.leaky_relu(self.conv1(F.leaky_relu(h, 0.1)), 0.1, inplace=True)
+        return self.conv2(mixed).add_(h)
 
 
 class ReferenceGenerator(Generator):
@@ -147,6 +210,7 @@ class ReferenceGenerator(Generator):
 
     def __init__(self, channels: int, maps: int, dims: int, numbers: int = 0, *, blocks: int = 3) -> None:
         super().__init__()
+        check_count("blocks", blocks)
         if dims != 2:
             raise ValueError(f"Expected `dims` to be 2 for the reference generator, but got {dims}.")
         self.down = nn.Sequential(
@@ -173,8 +237,8 @@ class ReferenceGenerator(Generator):
         h = self.down(torch.cat([x, noise[0]], 1))
         for block, field in zip(self.blocks, noise[1:], strict=False):
             h = block(torch.cat([h, field], 1))
-        maps = _crop(self.head(self.up(h)), x.shape[2:]) if self.maps else None
-        return _raw(x, maps, h, self.numbers_head, [_standardise(field) for field in noise[1 + len(self.blocks) :]])
+        maps = crop(self.head(self.up(h)), x.shape[2:]) if self.maps else None
+        return make_raw(x, maps, h, self.numbers_head, [standardise(field) for field in noise[1 + len(self.blocks) :]])
 
     def extra_repr(self) -> str:
         return f"blocks={len(self.blocks)}"
@@ -202,7 +266,7 @@ class _ReferenceBlock(nn.Module):
         return x + self.conv2(self.conv1(x))
 
 
-def _raw(
+def make_raw(
     x: Tensor, maps: Tensor | None, h: Tensor, numbers_head: nn.Linear | None, noise: Sequence[Tensor] = ()
 ) -> Raw:
     """Put maps together with numbers, made of the means of `h` and noise; what nobody needs is empty."""
@@ -212,29 +276,31 @@ def _raw(
     )
 
 
-def _standardise(noise: Tensor) -> Tensor:
+def standardise(noise: Tensor) -> Tensor:
     """Uniform noise in [0, 1), made of mean 0 and variance 1."""
     return (noise - 0.5) * math.sqrt(12)
 
 
-def _shuffle(x: Tensor, patch: int) -> Tensor:
-    """``pixel_shuffle`` for any number of spatial dimensions, to a contiguous tensor."""
-    dims = x.ndim - 2
-    x = x.unflatten(1, (-1, *(patch,) * dims))  # (B, C, p.., g..)
-    order = [axis for i in range(dims) for axis in (2 + dims + i, 2 + i)]
-    x = x.permute(0, 1, *order)
-    return x.reshape(*x.shape[:2], *(x.shape[2 + 2 * i] * patch for i in range(dims)))
-
-
-def _is_channels_last(x: Tensor) -> bool:
+def is_channels_last(x: Tensor) -> bool:
+    """Whether images are in that format and no other."""
     return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
-def _crop(x: Tensor, size: Sequence[int]) -> Tensor:
+def pad_to(x: Tensor, patch: int) -> Tensor:
+    """Pad with zeros at the ends, to whole patches."""
+    return F.pad(x, [pad for side in reversed(x.shape[2:]) for pad in (0, -side % patch)])
+
+
+def crop(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Cut off the ends, to a spatial size."""
     for dim, side in enumerate(size, start=2):
         if x.shape[dim] != side:
             x = x.narrow(dim, 0, side)
     return x
 
 
-GENERATORS: dict[str, type[Generator]] = {"fast": FastGenerator, "reference": ReferenceGenerator}
+GENERATORS: dict[str, type[Generator]] = {
+    "random": RandomGenerator,
+    "fast": FastGenerator,
+    "reference": ReferenceGenerator,
+}

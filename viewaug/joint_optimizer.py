@@ -23,14 +23,14 @@ class JointOptimizer(Optimizer):
 
     Args:
         base: an optimizer over the encoder's parameters, which from then on only this one steps.
-        params: the viewmaker's parameters.
+        params: the viewmaker's parameters; of a viewmaker of random views there are none, and only `base` steps.
         lr: the viewmaker's learning rate.
         betas: Adam's coefficients of the running averages.
         eps: Adam's term beside the denominator.
         weight_decay: decoupled weight decay, as AdamW's.
 
     Raises:
-        ValueError: if `params` is empty, is in `base` as well, or a setting is out of range.
+        ValueError: if `params` is in `base` as well, or a setting is out of range.
 
     Examples:
         >>> encoder, viewmaker = torch.nn.Linear(2, 2), viewaug.Viewmaker(1)
@@ -138,6 +138,7 @@ class MaskedAdam(Optimizer):
     """Adam (Kingma & Ba, ICLR 2015) that leaves everything as it was where a gradient is not finite."""
 
     def __init__(self, params: Iterable[Any], **defaults: Any) -> None:
+        params = list(params) or [{"params": []}]  # a viewmaker of random views has none
         # "capturable" makes load_state_dict keep the step count on the parameter's device, in float32.
         super().__init__(params, {**defaults, "viewmaker": True, "capturable": True})
         self.skipped = torch.zeros((), dtype=torch.long)

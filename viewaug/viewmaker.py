@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, cast, get_args
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,11 @@ from viewaug.budget import (
     rescale_to_budget,
     widen,
 )
-from viewaug.generators import GENERATORS
+from viewaug.generators import GENERATORS, Generator
 from viewaug.perturbations import Raw, Spec, Spectral, build, describe
 
 ViewConstraint = Constraint | Literal["rescale_coefficients"]
+Units = Literal["input", "std", "raw"]
 _CONSTRAINTS = (*get_args(Constraint), "rescale_coefficients")
 
 
@@ -33,12 +34,17 @@ class Viewmaker(nn.Module):
     a perturbation applies that to the input, and the budget bounds how far the view may be from the input. The module
     perturbs in ``train()`` and in ``eval()`` alike; :class:`viewaug.AdversarialAugmentation` tells the two apart.
 
+    Views do not depend on the units of the input: generator and perturbation get it scaled by `value_range`, or where
+    there is none by each sample's own mean and standard deviation.
+
     Args:
         channels: channels of the input.
         budget: mean absolute difference of view and input, over all non-batch dimensions of a sample, in the units of
             the input. It counts what comes out, after the clamp. May be assigned at any time.
         dims: number of spatial dimensions: 1 for waveforms, 2 for images and spectrograms, 3 for video and volumes.
-        generator: ``"fast"`` (any dims and size), or ``"reference"``, the original network (2 dims, sides from 5).
+        generator: ``"random"``, which has no parameters: noise, with which the perturbation is a good random
+            augmentation, its random twin. ``"fast"`` begins as that and learns how to depart from it. ``"reference"``
+            is the original network (2 dims, sides from 5).
         perturbation: what the generator's output does to the input: a name of
             :data:`viewaug.perturbations.PERTURBATIONS`, ``{"name": name, **options}``, a
             :class:`viewaug.perturbations.Perturbation`, or a list of these, to apply in order. Additive and spectral
@@ -48,9 +54,12 @@ class Viewmaker(nn.Module):
             the budget and then clamps; ``"project"`` projects onto the L1 ball and then clamps.
             ``"rescale_coefficients"`` counts the budget in the coefficients of a spectral perturbation, as the
             authors' code does.
+        units: of the budget: ``"input"`` for those of the input, ``"std"`` for standard deviations of each sample.
+            ``"raw"``, as in the original, is ``"input"`` without any scaling of what the generator sees.
         eps: for the two rescaling constraints, the term beside mean ``|delta|`` in the denominator; 1e-4 in the
             authors' code.
-        **options: of the generator: `width`, `depth`, `patch` and `noise` for ``"fast"``, `blocks` for ``"reference"``.
+        **options: of the generator: `width`, `depth`, `patch`, `noise`, `detail` and `departure` for ``"fast"``, see
+            :class:`viewaug.generators.FastGenerator`; `blocks` for ``"reference"``.
 
     Shape:
         - x: ``(B, channels, *spatial)``, floating point.
@@ -71,6 +80,10 @@ class Viewmaker(nn.Module):
         True
     """
 
+    generators: ClassVar[Mapping[str, type[Generator]]] = GENERATORS
+    #: of the format of its files
+    version = 2
+
     def __init__(
         self,
         channels: int = 3,
@@ -81,41 +94,44 @@ class Viewmaker(nn.Module):
         perturbation: Spec = "additive",
         value_range: ValueRange = (0.0, 1.0),
         constraint: ViewConstraint = "fit",
+        units: Units = "input",
         eps: float = 0.0,
         **options: Any,
     ) -> None:
         super().__init__()
         check_count("channels", channels)
         check_choice("dims", dims, (1, 2, 3))
-        check_choice("generator", generator, GENERATORS)
+        check_choice("generator", generator, self.generators)
         check_choice("constraint", constraint, _CONSTRAINTS)
-        for name, value in options.items():
-            check_count(name, value)
+        check_choice("units", units, get_args(Units))
         check_value_range(value_range)
         if not 0 <= eps < math.inf:
             raise ValueError(f"Expected `eps` to be non-negative and finite, but got {eps}.")
         self.budget = budget
         self.channels, self.dims = channels, dims
         self.value_range: ValueRange = None if value_range is None else (float(value_range[0]), float(value_range[1]))
-        self.constraint, self.eps = constraint, eps
+        self.constraint, self.units, self.eps = constraint, units, eps
         self.perturbation = build(perturbation)
         kind = type(self.perturbation).__name__
         if dims not in self.perturbation.dims:
             allowed = " or ".join(map(str, self.perturbation.dims)) or "a number that all its steps share"
             raise ValueError(f"Expected `dims` to be {allowed} for the perturbation {kind}, but got {dims}.")
-        if self.perturbation.unit_range and self.value_range != (0.0, 1.0):
+        if self.perturbation.unit_range and (
+            self.value_range is None or (units == "raw" and self.value_range != (0.0, 1.0))
+        ):
+            expected = "(0, 1)" if units == "raw" else "(low, high)"
             raise ValueError(
-                f"Expected `value_range` to be (0, 1) for the perturbation {kind}, but got {self.value_range}."
+                f"Expected `value_range` to be {expected} for the perturbation {kind}, but got {self.value_range}."
             )
         if constraint == "rescale_coefficients" and not isinstance(self.perturbation, Spectral):
             raise ValueError(f"Expected `perturbation` to be 'spectral' for that `constraint`, but got {kind}.")
         maps, numbers = self.perturbation.needs(channels, dims)
-        self.generator = GENERATORS[generator](channels, maps, dims, numbers, **options)
+        self.generator = self.generators[generator](channels, maps, dims, numbers, **options)
         self._generator_config = {"generator": generator, **options}
 
     @property
     def budget(self) -> float:
-        """Mean absolute difference of view and input, in the units of the input."""
+        """Mean absolute difference of view and input, in the units of the input or in standard deviations."""
         return self._budget
 
     @budget.setter
@@ -132,6 +148,7 @@ class Viewmaker(nn.Module):
             "dims": self.dims,
             "value_range": self.value_range,
             "constraint": self.constraint,
+            "units": self.units,
             "eps": self.eps,
             "perturbation": describe(self.perturbation),
             **self._generator_config,
@@ -146,7 +163,7 @@ class Viewmaker(nn.Module):
 
         Shape:
             - x: ``(B, channels, *spatial)``.
-            - Output: for the shapes see the generator's docstring, :class:`viewaug.generators.FastGenerator`.
+            - Output: for the shapes see the generator's docstring, as :class:`viewaug.generators.FastGenerator`.
         """
         self._check_input(x)
         shapes = [(len(x), *shape) for shape in self.generator.noise_shapes(x.shape[2:])]
@@ -177,17 +194,26 @@ class Viewmaker(nn.Module):
         budget = self.budget if budget is None else budget
         with torch.autocast(x.device.type, enabled=False):
             wide = widen(x)
-            seen = self.perturbation.analyse(wide)
+            shift, scale = self._scale(wide)
+            seen = self.perturbation.analyse(_standardise(wide, shift, scale))
+            if self.units == "std":
+                budget = budget * (moments(wide)[1] if self.value_range else cast(Tensor, scale)).flatten()
         raw = self.generator(seen.to(x.dtype), noise)
         with torch.autocast(x.device.type, enabled=False):
             raw = Raw(raw.maps.to(wide.dtype), raw.numbers.to(wide.dtype))
+            if self.generator.from_noise:
+                raw = self.perturbation.twin(raw)
             if self.constraint == "rescale_coefficients":
                 spectral = cast(Spectral, self.perturbation)
                 delta = spectral.synthesise(rescale_to_budget(spectral.coefficients(raw), budget, eps=self.eps))
                 return clamp_view(wide, wide + delta, self.value_range).to(x.dtype)
+            scaled = _standardise(wide, shift if self.perturbation.unit_range else 0.0, scale)
+            delta = self.perturbation.residual(scaled, raw)
+            if not self.perturbation.scales_up or self.constraint == "project":  # else the budget scales it anyhow
+                delta = delta * scale
             return constrain(
                 x,
-                self.perturbation.residual(wide, raw),
+                delta,
                 budget,
                 self.value_range,
                 self.constraint,
@@ -232,6 +258,7 @@ class Viewmaker(nn.Module):
             perturbation=Spectral(norm=None) if frequency_domain else "additive",
             value_range=(0.0, 1.0) if clamp else None,
             constraint="rescale_coefficients" if frequency_domain else "rescale",
+            units="raw",
             eps=1e-4,
             blocks=used - 128,
         )
@@ -248,8 +275,17 @@ class Viewmaker(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"channels={self.channels}, budget={self.budget:g}, dims={self.dims}, value_range={self.value_range}, "
-            f"constraint={self.constraint!r}"
+            f"constraint={self.constraint!r}, units={self.units!r}"
         )
+
+    def _scale(self, x: Tensor) -> tuple[float | Tensor, float | Tensor]:
+        """Return what to subtract from an input and to divide it by, so that its units do not matter."""
+        if self.units == "raw":
+            return 0.0, 1.0
+        if self.value_range is not None:
+            low, high = self.value_range
+            return low, high - low
+        return moments(x)
 
     def _check_input(self, x: Tensor) -> None:
         if not isinstance(x, Tensor):
@@ -270,6 +306,25 @@ class Viewmaker(nn.Module):
         got = tuple(tuple(field.shape) for field in noise)
         if got != shapes:
             raise ValueError(f"Expected `noise` to have the shapes {shapes}, as draw_noise(x) returns, but got {got}.")
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean and the standard deviation of every sample, ``(B, 1, ...)``.
+
+    The deviation is at least a millionth of the largest value, below which there is nothing but rounding in float32.
+    """
+    dims = tuple(range(1, x.ndim))
+    peak = x.detach().abs().amax(dims, keepdim=True).clamp(min=1e-30)
+    relative = x / peak  # whose square neither overflows nor vanishes
+    mean = relative.mean(dims, keepdim=True)
+    variance = (relative - mean).square().mean(dims, keepdim=True)
+    return peak * mean, peak * variance.clamp(min=1e-12).sqrt()
+
+
+def _standardise(x: Tensor, shift: float | Tensor, scale: float | Tensor) -> Tensor:
+    if not isinstance(shift, float) or shift:
+        x = x - shift
+    return x if isinstance(scale, float) and scale == 1 else x / scale
 
 
 def _rename(name: str) -> str:

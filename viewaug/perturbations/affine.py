@@ -13,6 +13,8 @@ class Affine(Perturbation):
 
     Each axis is sheared by up to 15 degrees and translated by up to a quarter of its side, by kornia.geometry; what
     comes in from outside is a reflection.
+
+    Its random twin draws half of that, as RandAugment's geometric operations do (Cubuk et al., NeurIPS 2020).
     """
 
     dims = (2,)
@@ -20,6 +22,9 @@ class Affine(Perturbation):
 
     def needs(self, channels: int, dims: int) -> Needs:
         return Needs(numbers=7)
+
+    def twin(self, noise: Raw) -> Raw:
+        return Raw(noise.maps, 0.5 * noise.numbers)
 
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
         height, width = x.shape[2:]

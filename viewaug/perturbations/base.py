@@ -25,8 +25,12 @@ class Raw(NamedTuple):
 class Perturbation(nn.Module, ABC):
     """Turns an input and a generator's raw output into a candidate for the view; the budget bounds candidate - input.
 
-    A subclass says in :meth:`needs` what it wants from the generator and defines :meth:`forward`. It keeps each
-    argument of its constructor in an attribute of the same name, from which a checkpoint rebuilds it.
+    A subclass says in :meth:`needs` what it wants from the generator and defines :meth:`forward`; how noise makes it a
+    good random augmentation it may say in :meth:`twin`. It keeps each argument of its constructor in an attribute of
+    the same name, from which a checkpoint rebuilds it.
+
+    What it gets does not depend on the units of the signal: inputs are divided by the width of the viewmaker's value
+    range, or without one by each sample's standard deviation.
 
     Examples:
         >>> from viewaug.perturbations import PERTURBATIONS, Needs, Perturbation
@@ -50,7 +54,7 @@ class Perturbation(nn.Module, ABC):
     dims: tuple[int, ...] = (1, 2, 3)
     #: whether the budget scales the residual up as well as down
     scales_up = False
-    #: whether it is defined for values from 0 to 1 only
+    #: whether it is defined for values from 0 to 1 only, to which inputs with a value range are scaled
     unit_range = False
     #: whether it moves what is in the input, so that masks, boxes and keypoints would no longer fit
     geometric = False
@@ -70,6 +74,18 @@ class Perturbation(nn.Module, ABC):
         """Return a candidate for the view of `x`, `x` itself for a `raw` of zeros; all are float32 or wider."""
         return x + self.residual(x, raw)
 
+    def twin(self, noise: Raw) -> Raw:
+        """Turn white noise into a raw output with which this is a good random augmentation, its random twin.
+
+        What is learned is added to the noise beforehand, so that it counts in the noise's own scale and grain.
+
+        Args:
+            noise: of the shapes of a raw output. Entries are independent, symmetric around 0, and their tanh is
+                uniform in (-1, 1): as it is, all of a perturbation's range is equally likely, as in RandAugment
+                (Cubuk et al., NeurIPS 2020).
+        """
+        return noise
+
     def residual(self, x: Tensor, raw: Raw) -> Tensor:
         """Return candidate - input; a perturbation that has it without the subtraction overrides this instead."""
         return self(x, raw) - x
@@ -82,6 +98,12 @@ class Perturbation(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+
+
+def coarse(field: Tensor, knots: int) -> Tensor:
+    """Repeat one value in each of `knots` cells along each axis, such that noise stays as large as it was."""
+    size = field.shape[2:]
+    return F.interpolate(F.interpolate(field, [min(side, knots) for side in size]), size)
 
 
 def smooth(field: Tensor, knots: int) -> Tensor:

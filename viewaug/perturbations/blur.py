@@ -15,6 +15,8 @@ class Blur(Perturbation):
     It multiplies DCT coefficients by ``exp(-(sigma * omega)**2 / 2)``: any number of dimensions and any width at one
     price, an input that is mirrored at its edges, and no kernel to cut off.
 
+    Its random twin is SimCLR's blur (Chen et al., ICML 2020): widths up to half of `sigma`, as a rule.
+
     Args:
         sigma: largest standard deviation of the Gaussian, in pixels or samples.
 
@@ -30,6 +32,9 @@ class Blur(Perturbation):
 
     def needs(self, channels: int, dims: int) -> Needs:
         return Needs(numbers=dims)
+
+    def twin(self, noise: Raw) -> Raw:
+        return Raw(noise.maps, 0.5 * noise.numbers)
 
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
         dims = x.ndim - 2

@@ -14,6 +14,8 @@ class Filter(Perturbation):
 
     The filter has zero phase and goes round the ends, as a product of Fourier transforms does.
 
+    Its random twin is FilterAugment (Nam et al., ICASSP 2022): a random response of some 6 dB either way.
+
     Args:
         bands: frequencies, evenly spaced from 0 to Nyquist's, at which the magnitude is free; in between its logarithm
             is interpolated linearly.
@@ -31,6 +33,9 @@ class Filter(Perturbation):
 
     def needs(self, channels: int, dims: int) -> Needs:
         return Needs(numbers=channels * self.bands)
+
+    def twin(self, noise: Raw) -> Raw:
+        return Raw(noise.maps, 0.5 * noise.numbers)
 
     def residual(self, x: Tensor, raw: Raw) -> Tensor:
         magnitudes = math.log(4) * raw.numbers.tanh().unflatten(1, (-1, self.bands))

@@ -5,11 +5,13 @@ import math
 from torch import Tensor
 
 from viewaug._checks import check_count
-from viewaug.perturbations.base import Needs, Perturbation, Raw, smooth
+from viewaug.perturbations.base import Needs, Perturbation, Raw, coarse, smooth
 
 
 class Gain(Perturbation):
     """Multiplies each channel by a smooth envelope between 1/4 and 4, which is 12 dB either way.
+
+    Its random twin is a random gain, half of that as a rule, that changes from cell to cell.
 
     Args:
         knots: cells of equal length in which the gain is free; it is interpolated in between.
@@ -27,6 +29,9 @@ class Gain(Perturbation):
 
     def needs(self, channels: int, dims: int) -> Needs:
         return Needs(maps=channels)
+
+    def twin(self, noise: Raw) -> Raw:
+        return Raw(0.5 * coarse(noise.maps, self.knots), noise.numbers)
 
     def residual(self, x: Tensor, raw: Raw) -> Tensor:
         return x * (math.log(4) * smooth(raw.maps, self.knots).tanh()).expm1()

@@ -40,6 +40,8 @@ class Kornia(Perturbation):
     middle of its range, and is left out of what is learned. One number more, ``|tanh|`` of it, blends input and output,
     since an augmentation need not have magnitudes at which it does nothing.
 
+    Its random twin is the augmentation itself, blended with its input by a random share.
+
     Args:
         op: an augmentation, such as ``kornia.augmentation.RandomSharpness(0.5)``, or its class name. A viewmaker can
             be saved if it is a name.

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from viewaug.perturbations.base import Needs, Perturbation, Raw
@@ -33,9 +34,18 @@ class Sequential(Perturbation):
     def __iter__(self) -> Iterator[Perturbation]:
         return iter(self.steps)  # type: ignore[arg-type]
 
+    def twin(self, noise: Raw) -> Raw:
+        maps, numbers = zip(
+            *(step.twin(part) for step, part in zip(self, self._parts(noise), strict=True)), strict=True
+        )
+        return Raw(torch.cat(maps, 1), torch.cat(numbers, 1))
+
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
-        maps = raw.maps.split([need.maps for need in self._needs], 1)
-        numbers = raw.numbers.split([need.numbers for need in self._needs], 1)
-        for step, part in zip(self, map(Raw, maps, numbers), strict=True):
+        for step, part in zip(self, self._parts(raw), strict=True):
             x = step(x, part)
         return x
+
+    def _parts(self, raw: Raw) -> Iterator[Raw]:
+        maps = raw.maps.split([need.maps for need in self._needs], 1)
+        numbers = raw.numbers.split([need.numbers for need in self._needs], 1)
+        return map(Raw, maps, numbers)

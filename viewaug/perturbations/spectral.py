@@ -19,6 +19,9 @@ _FFT_FROM = 512
 class Spectral(Perturbation):
     """Adds ``tanh(raw)`` to the DCT coefficients; the generator sees the coefficients, too.
 
+    Its random twin is noise whose amplitude falls with the frequency, as that of natural images does (Field, JOSA A
+    1987), so that it hides as much at every scale.
+
     Args:
         norm: ``"ortho"`` for an orthonormal DCT; None for SciPy's un-normalised one, which the authors' code uses.
         band: lowest and highest frequency to change, as shares of the Nyquist frequency. Of the frequencies along the
@@ -44,6 +47,11 @@ class Spectral(Perturbation):
 
     def analyse(self, x: Tensor) -> Tensor:
         return dct(x, x.ndim - 2, self.norm)
+
+    def twin(self, noise: Raw) -> Raw:
+        places = [torch.arange(side, dtype=noise.maps.dtype, device=noise.maps.device) for side in noise.maps.shape[2:]]
+        frequency = torch.stack(torch.meshgrid(*places, indexing="ij")).square().sum(0).sqrt()
+        return Raw(0.3 * noise.maps / (1 + frequency), noise.numbers)
 
     def residual(self, x: Tensor, raw: Raw) -> Tensor:
         return self.synthesise(self.coefficients(raw))

@@ -5,11 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from viewaug._checks import check_count
-from viewaug.perturbations.base import Needs, Perturbation, Raw, smooth
+from viewaug.perturbations.base import Needs, Perturbation, Raw, coarse, smooth
 
 
 class Warp(Perturbation):
     """Resamples the input at places that are displaced smoothly, as in elastic deformation (Simard et al., ICDAR 2003).
+
+    Its random twin is just that, with displacements of some tenth of each side.
 
     Args:
         knots: cells along each axis in which the displacement is free; it is interpolated in between.
@@ -30,6 +32,9 @@ class Warp(Perturbation):
 
     def needs(self, channels: int, dims: int) -> Needs:
         return Needs(maps=dims)
+
+    def twin(self, noise: Raw) -> Raw:
+        return Raw(0.5 * coarse(noise.maps, self.knots), noise.numbers)
 
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
         shift = self.reach * smooth(raw.maps, self.knots).tanh()
