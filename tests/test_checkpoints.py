@@ -18,6 +18,8 @@ VIEWMAKERS = {
     "another range": {"channels": 2, "value_range": (-1, 2.5), "constraint": "project", "width": 8, "depth": 1},
     "waveform": {"channels": 1, "dims": 1, "constraint": "rescale", "eps": 1e-4, "width": 8, "depth": 1},
     "volume": {"channels": 1, "dims": 3, "perturbation": "spectral", "width": 8, "depth": 1},
+    "random": {"channels": 2, "generator": "random", "perturbation": ["mask", "colour"], "value_range": (0, 255)},
+    "deviations": {"channels": 1, "value_range": None, "units": "std", "departure": 0.5, "width": 4, "depth": 1},
     "reference": {"channels": 1, "generator": "reference", "blocks": 1},
     # what from_reference builds
     "original": {
@@ -141,7 +143,7 @@ class TestBadFile:
         with pytest.raises(ValueError, match=f"{re.escape(str(path))}.*not a viewmaker's"):
             load(path)
 
-    @pytest.mark.parametrize("version", [0, 2, "1", None])
+    @pytest.mark.parametrize("version", [0, 3, "1", True, None])
     def test_unknown_version(self, path, version):
         rewrite(path, header=lambda header: {**header, "version": version})
         with pytest.raises(ValueError, match=f"version {version}"):

@@ -44,7 +44,7 @@ class Game:
         give_gradients(self.encoder, seed)
         give_gradients(self.viewmaker, seed)
         if broken is not None:
-            self.viewmaker.generator.head.bias.grad[1] = broken
+            self.viewmaker.generator.head.bias.grad[0] = broken
         self.optimizer.step()
 
     def values(self) -> list[torch.Tensor]:
@@ -476,8 +476,17 @@ class TestBadArguments:
             JointOptimizer(SGD(encoder.parameters(), lr=0.1), encoder.parameters())
 
     def test_no_params(self):
-        with pytest.raises(ValueError, match="empty parameter list"):
-            JointOptimizer(SGD(nn.Linear(2, 2).parameters(), lr=0.1), [])
+        """Of a viewmaker of random views there are none: the base goes on alone."""
+        encoder, plain = Game().encoder, Game().encoder
+        base = SGD(plain.parameters(), lr=0.1)
+        joint = JointOptimizer(SGD(encoder.parameters(), lr=0.1), Viewmaker(1, generator="random").parameters())
+        for module, optimizer in ((encoder, joint), (plain, base)):
+            give_gradients(module, 0)
+            optimizer.step()
+        assert same(values(encoder), values(plain))
+        assert joint.skipped_steps == 0
+        joint.load_state_dict(joint.state_dict())
+        pickle.loads(pickle.dumps(joint)).step()
 
     @pytest.mark.parametrize(
         ("name", "value"),

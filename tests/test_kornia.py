@@ -148,7 +148,7 @@ class TestContract:
         assert 0 < on.sum() < 8
         assert torch.equal(view[~on], x[~on])
         assert torch.equal(grad[~on], upstream[~on])
-        noise = tuple(op._params[f"noise_{i}"] for i in range(4))
+        noise = tuple(op._params[f"noise_{i}"] for i in range(3))
         plain = op.viewmaker(x, noise)
         (true,) = torch.autograd.grad(plain, x, upstream)
         assert torch.equal(view[on], plain[on])
@@ -195,6 +195,7 @@ class TestContract:
 
     def test_budget_of_a_call_with_skipped_rows(self):
         op, x, budget = make(p=0.5), images(), budgets(0.01, 0.02, 0.03, 0.1)
+        torch.manual_seed(0)
         realised = distortion(x, op(x, budget=budget))
         assert 0 < op._params["batch_prob"].sum() < 4
         torch.testing.assert_close(realised, budget * op._params["batch_prob"], rtol=1e-4, atol=1e-7)
@@ -599,7 +600,7 @@ class TestAdversary:
             start = [p.detach().clone() for p in pipeline.parameters()]
             optimizer = JointOptimizer(torch.optim.Adam(encoder.parameters(), lr=0.05), pipeline.parameters(), lr=lr)
             losses = []
-            for _ in range(20):
+            for _ in range(40):
                 loss = F.cross_entropy(encoder((pipeline(x) - 0.5) / 0.1), labels)
                 losses.append(loss.item())
                 optimizer.zero_grad()

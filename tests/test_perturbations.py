@@ -16,6 +16,7 @@ from torch import nn
 
 from viewaug import Viewmaker, distortion, load, save
 from viewaug.perturbations import PERTURBATIONS, Kornia, Mask, Needs, Perturbation, Raw, Sequential, build, describe
+from viewaug.version1 import Viewmaker1
 
 SHARPNESS = {"name": "kornia", "op": "RandomSharpness", "sharpness": 0.5}
 BANDS = {"name": "mask", "bands": True}
@@ -80,7 +81,9 @@ def random_raw(needs: Needs, x: torch.Tensor, scale: float = 1.0, seed: int = 1)
 def candidate(viewmaker: Viewmaker, x: torch.Tensor, noise) -> torch.Tensor:
     """What the generator's output makes of the input, before any budget."""
     perturbation = viewmaker.perturbation
-    return perturbation(x, viewmaker.generator(perturbation.analyse(x), noise))
+    shift, scale = (0.0, 1.0) if viewmaker.value_range == (0, 1) else viewmaker._scale(x)
+    raw = perturbation.twin(viewmaker.generator(perturbation.analyse((x - shift) / scale), noise))
+    return scale * perturbation(x / scale, raw)
 
 
 def has_kornia(spec) -> bool:
@@ -195,7 +198,9 @@ class TestGradients:
 
     @pytest.mark.parametrize(("spec", "dims", "channels"), WHERE)
     def test_finite_at_rest(self, spec, dims, channels):
-        viewmaker, x = make(spec, dims, channels), image(2, channels, *SIZES[dims])
+        """Raw outputs of exactly 0, as networks of version 1 can make them."""
+        viewmaker = Viewmaker1(channels, dims=dims, perturbation=spec, width=8, depth=1)
+        x = image(2, channels, *SIZES[dims])
         for head in (viewmaker.generator.head, viewmaker.generator.numbers_head):
             if head is not None:
                 nn.init.zeros_(head.weight)
@@ -258,7 +263,7 @@ class TestBudget:
         view = viewmaker(x)
         realised = distortion(x, view)
         assert (realised <= budget * (1 + 1e-5)).all()
-        assert (realised > 0).all()
+        assert (realised > 0).any()  # a random mask may leave a small input as it is
         assert view.min() >= 0
         assert view.max() <= 1
         if spec in EXACT:
@@ -292,7 +297,7 @@ class TestBudget:
         x = 0.2 + 0.6 * image(2, channels, *SIZES[dims])
         noise = viewmaker.draw_noise(x, seeded())
         wanted = candidate(viewmaker, x, noise).clamp(low, high)
-        assert (distortion(x, wanted) > 1e-6).all()
+        assert (distortion(x, wanted) > 1e-6).any()
         torch.testing.assert_close(viewmaker(x, noise), wanted, rtol=0, atol=1e-6)
 
     def test_steps_share_one_budget(self):
@@ -707,11 +712,12 @@ class TestErrors:
         with pytest.raises(ValueError, match=f"`dims` to be {allowed} for the perturbation .*, but got {dims}"):
             make(spec, dims, 1)
 
-    @pytest.mark.parametrize("value_range", [None, (-1, 1), (0, 255)])
     @pytest.mark.parametrize("spec", ["colour", SHARPNESS, ["warp", "colour"], [["additive", SHARPNESS]]], ids=str)
-    def test_value_range(self, spec, value_range):
+    def test_value_range(self, spec):
+        with pytest.raises(ValueError, match=r"`value_range` to be \(low, high\) for the perturbation .*, but got None"):
+            make(spec, value_range=None)
         with pytest.raises(ValueError, match=r"`value_range` to be \(0, 1\) for the perturbation"):
-            make(spec, value_range=value_range)
+            make(spec, value_range=(0, 255), units="raw")
 
     @pytest.mark.parametrize("op", ["RandomRotation", "RandomAffine"])
     def test_any_value_range_for_geometry_of_kornias(self, op):
