@@ -72,14 +72,17 @@ def test_demo_runs_and_goes_on(tmp_path, capsys, monkeypatch):
 
 
 def test_methods(tmp_path, capsys):
-    assert main([*QUICK, "--out", str(tmp_path), "--methods", "colour", "supervised"]) == 0
+    assert main([*QUICK, "--out", str(tmp_path), "--methods", "colour", "random+colour", "supervised"]) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"^\| colour +\| .*\n\| supervised +\| ", printed, re.MULTILINE)
-    names = {"cells", "colour-0.safetensors", "colour-0.pt2", "supervised-0.pt2"}
+    assert re.search(r"^\| colour +\| .*\n\| random\+colour +\| .*\n\| supervised +\| ", printed, re.MULTILINE)
+    names = {"cells", "colour-0.safetensors", "random+colour-0.safetensors"}
+    names |= {f"{method}-0.pt2" for method in ("colour", "random+colour", "supervised")}
     assert {path.name for path in tmp_path.iterdir()} == names | {"data.npz", "results.json", "views.png"}
     assert viewaug.load(tmp_path / "colour-0.safetensors").config["perturbation"] == "colour"
     cells = json.loads((tmp_path / "results.json").read_text())["cells"]
-    assert [cell["method"] for cell in cells] == ["colour", "supervised"]
+    assert [cell["method"] for cell in cells] == ["colour", "random+colour", "supervised"]
+    twin = viewaug.load(tmp_path / "random+colour-0.safetensors").config
+    assert (twin["generator"], twin["perturbation"]) == ("random", "colour")
 
 
 def test_validation(tmp_path, capsys):
@@ -159,6 +162,27 @@ def test_benchmarks_print_their_tables(capsys):
     printed = capsys.readouterr().out
     for row in ("kornia SimCLR", "fast", "reference", "original protocol", "torchvision stem"):
         assert row in printed
+
+
+def test_strength(tmp_path, capsys):
+    from viewaug.examples.benchmarks import strength
+
+    small = {"steps": 2, "batch": 4, "images": 16, "epochs": 1, "long": 101}
+    options = [word for name, value in small.items() for word in (f"--{name}", str(value))]
+    options += ["--seeds", "1", "--encoders", "untrained", "--workers", "1", "--out", str(tmp_path)]
+    strength.main(options)
+    printed = capsys.readouterr().out
+    assert "| random | 0.0 % |" in printed
+    assert "| limit | 100.0 % |" in printed
+    cell = json.loads((tmp_path / "cells" / "untrained-0.json").read_text())["cell"]
+    rows = cell["views"]
+    assert rows["limit"]["loss"] > max(row["loss"] for name, row in rows.items() if name != "limit")
+    assert all(sum(row["scales"].values()) == pytest.approx(1) for row in rows.values())
+    assert rows["random"]["diversity"] == pytest.approx(1.43, abs=0.05)
+    assert (tmp_path / "strength.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit):
+        strength.main([*options, "--batch", "5"])
+    assert "other settings" in capsys.readouterr().err
 
 
 def test_lightly_example(capsys):

@@ -222,6 +222,20 @@ def test_manual_optimization():
     assert own.state_dict()["optimizer"]["state"][0]["step"] == 4
 
 
+def test_random_views_need_no_training():
+    torch.manual_seed(1)
+    viewmaker = viewaug.Viewmaker(generator="random")
+    controller = viewaug.BudgetController(viewmaker, unrelated=2.7, target=0.5)
+    model, own = module(), ViewmakerCallback(viewmaker, budget=controller)
+    net = weights(model.net)
+    trainer = fit(model, own, epochs=1)
+    assert not torch.equal(weights(model.net), net)
+    assert viewmaker.budget != 0.05
+    assert trainer.callback_metrics["viewmaker/distortion"] > 0.04
+    assert "viewmaker/grad_norm" not in trainer.callback_metrics
+    own.load_state_dict(own.state_dict())
+
+
 def test_logs():
     model, own = module(), callback(budget=lambda step: 0.01 + 0.01 * step)
     metrics = fit(model, own, epochs=1).callback_metrics

@@ -187,6 +187,9 @@ def method(name: str) -> Method:
 def test_methods():
     assert method("crop+viewmaker:colour+warp").perturbation == ("colour", "warp")
     assert method("viewmaker:reference").generator == "reference"
+    assert method("viewmaker:random") == replace(METHODS["viewmaker"], generator="random")
+    twin = replace(METHODS["crop+viewmaker"], generator="random", perturbation=("colour", "warp"))
+    assert method("crop+viewmaker:random+colour+warp") == twin
     assert method("manual").shared_probability < 1
     assert method("viewmaker:warp@0.1") == replace(METHODS["viewmaker"], perturbation=("warp",), budget=0.1)
     assert method("noise@1e-2").budget == 0.01
@@ -321,12 +324,13 @@ def test_validation(tmp_path):
 
 
 def test_budgets_of_methods(tmp_path):
-    methods = ["viewmaker@0.02", "viewmaker@0.1", "viewmaker@steered", "noise@0.1"]
+    methods = ["viewmaker@0.02", "viewmaker@0.1", "viewmaker@steered", "noise@0.1", "viewmaker:random@steered"]
     multitask_image.main([*QUICK, "--methods", *methods, "--out", str(tmp_path)])
     cells, _ = read_cells(ImageExperiment(), tmp_path)
     budgets = {cell["method"]: cell.get("budget") for cell in cells}
     assert [budgets[name] for name in ("viewmaker@0.02", "viewmaker@0.1", "noise@0.1")] == [0.02, 0.1, None]
     assert budgets["viewmaker@steered"] != 0.05
+    assert budgets["viewmaker:random@steered"] != 0.05
     assert (tmp_path / "budgets.png").exists()
     assert "budgets.png" in (tmp_path / "report.md").read_text()
     rows = (tmp_path / "logs" / "digits-viewmaker@0.1-0" / "version_0" / "metrics.csv").read_text().splitlines()

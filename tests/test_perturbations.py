@@ -714,7 +714,9 @@ class TestErrors:
 
     @pytest.mark.parametrize("spec", ["colour", SHARPNESS, ["warp", "colour"], [["additive", SHARPNESS]]], ids=str)
     def test_value_range(self, spec):
-        with pytest.raises(ValueError, match=r"`value_range` to be \(low, high\) for the perturbation .*, but got None"):
+        with pytest.raises(
+            ValueError, match=r"`value_range` to be \(low, high\) for the perturbation .*, but got None"
+        ):
             make(spec, value_range=None)
         with pytest.raises(ValueError, match=r"`value_range` to be \(0, 1\) for the perturbation"):
             make(spec, value_range=(0, 255), units="raw")

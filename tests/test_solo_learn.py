@@ -50,7 +50,7 @@ def train(cfg, crops=((12, 2),), epochs: int = 1, method=None, **options):
 
 
 def weights(module: nn.Module) -> torch.Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
+    return torch.cat([torch.zeros(0), *(parameter.detach().flatten() for parameter in module.parameters())])
 
 
 def realised(model, crop: int, batch: int = 0, side: int = 12) -> torch.Tensor:
@@ -68,6 +68,13 @@ def test_every_method_trains_both_players(method, optimizer):
     assert trainer.global_step == 4
     assert [group["lr"] for group in trainer.optimizers[0].param_groups][-1] == pytest.approx(1e-3)
     assert type(trainer.optimizers[0]).__name__.startswith("Joint")
+
+
+def test_random_views_need_no_training():
+    model, trainer, _ = train(configuration(viewmaker={"generator": "random", "units": "std", "budget": 0.2}))
+    assert trainer.global_step == 4
+    images = script.Images(None).images[:4, :, :12, :12]
+    torch.testing.assert_close(realised(model, 0), 0.2 * images.flatten(1).std(1, correction=0), rtol=1e-3, atol=1e-5)
 
 
 def test_views_are_within_the_budget_in_pixels():

@@ -22,7 +22,9 @@ class BudgetController:
         target: the difficulty to hold.
         unrelated: the loss for unrelated embeddings: ``log(2 * B - 1)`` for NT-Xent of B pairs, ``log(B)`` for InfoNCE.
         gain: the largest change of the budget's logarithm in a step.
-        bounds: the smallest and the largest budget.
+        bounds: the smallest and the largest budget; None for a thousandth and the whole of the
+            viewmaker's value range, or without one, or in standard deviations, a hundredth and a hundred times the
+            budget at the start.
 
     Raises:
         ValueError: for an argument out of its range.
@@ -45,7 +47,7 @@ class BudgetController:
         unrelated: float,
         target: float = 0.1,
         gain: float = 0.02,
-        bounds: tuple[float, float] = (0.001, 1.0),
+        bounds: tuple[float, float] | None = None,
     ) -> None:
         if not isinstance(viewmaker, Viewmaker):
             raise TypeError(f"Expected `viewmaker` to be a viewaug.Viewmaker, but got {type(viewmaker).__name__}.")
@@ -54,6 +56,8 @@ class BudgetController:
                 raise ValueError(f"Expected `{name}` to be positive, but got {value}.")
         if not 0 < target < 1:
             raise ValueError(f"Expected `target` to be between 0 and 1, but got {target}.")
+        if bounds is None:
+            bounds = _bounds(viewmaker)
         if len(bounds) != 2 or not 0 < bounds[0] <= viewmaker.budget <= bounds[1] < math.inf:
             raise ValueError(
                 f"Expected `bounds`, positive, around the viewmaker's budget of {viewmaker.budget:g}, but got {bounds}."
@@ -93,3 +97,11 @@ class BudgetController:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what :meth:`state_dict` returned."""
         self.viewmaker.budget = state_dict["budget"]
+
+
+def _bounds(viewmaker: Viewmaker) -> tuple[float, float]:
+    """Bounds in whatever units the budget is."""
+    if viewmaker.value_range is None or viewmaker.units == "std":
+        return viewmaker.budget / 100, 100 * viewmaker.budget
+    low, high = viewmaker.value_range
+    return 0.001 * (high - low), high - low

@@ -22,6 +22,7 @@ class Settings:
     generator: str = "fast"
     perturbation: Any = "additive"
     constraint: Any = "fit"
+    units: Any = "input"
     value_range: Any = (0.0, 1.0)
     channels: int = 3
     lr: float = 1e-3
@@ -56,6 +57,7 @@ class Settings:
             generator=self.generator,
             perturbation=self.perturbation,
             constraint=self.constraint,
+            units=self.units,
             value_range=self.value_range,
         )
 

@@ -99,7 +99,8 @@ def _parser(
         nargs="+",
         default=experiment.default_methods,
         metavar="METHOD",
-        help=f"{', '.join(experiment.methods)}; also viewmaker:colour+warp, noise@0.1, viewmaker@steered",
+        help=f"{', '.join(experiment.methods)}; also viewmaker:colour+warp, viewmaker:random, "
+        "noise@0.1, viewmaker@steered",
     )
     parser.add_argument("--seeds", type=positive(int), help="number of seeds, 0 to N-1; default 3, or 1 if quick")
     parser.add_argument("--epochs", type=positive(int))

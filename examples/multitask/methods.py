@@ -41,6 +41,7 @@ class Method:
 def parse(name: str, methods: Mapping[str, Method]) -> Method:
     """Return a method by its name; ``viewmaker:colour+warp`` and ``crop+viewmaker:reference`` say of what kind it is.
 
+    ``viewmaker:random`` and ``viewmaker:random+colour`` are random twins.
     A budget may follow, as in ``noise@0.1`` and ``viewmaker:warp@0.1``, or ``@steered`` for a controller.
 
     Raises:
@@ -50,6 +51,8 @@ def parse(name: str, methods: Mapping[str, Method]) -> Method:
         >>> methods = {"noise": Method("noise"), "viewmaker": Method(perturbation=("additive",))}
         >>> parse("viewmaker:spectral+colour", methods).perturbation
         ('spectral', 'colour')
+        >>> parse("viewmaker:random+colour", methods).generator
+        'random'
         >>> parse("noise@0.1", methods).budget
         0.1
     """
@@ -61,10 +64,13 @@ def parse(name: str, methods: Mapping[str, Method]) -> Method:
         return method
     if not method.learned or method.protocol == "turns":
         raise ValueError(f"Expected a kind of viewmaker after the name of learned views only, but got {name!r}.")
-    if kind in GENERATORS:
-        return replace(method, generator=kind)
-    viewaug.Viewmaker(dims=method.dims, perturbation=kind.split("+"))  # or the error that says what is wrong
-    return replace(method, perturbation=tuple(kind.split("+")))
+    first, *rest = parts = kind.split("+")
+    if first in GENERATORS:
+        method, parts = replace(method, generator=first), rest
+    if parts:
+        viewaug.Viewmaker(dims=method.dims, perturbation=parts)  # or the error that says what is wrong
+        method = replace(method, perturbation=tuple(parts))
+    return method
 
 
 def split(name: str) -> tuple[str, str, str]:
