@@ -234,7 +234,8 @@ def check_values(x: Tensor, viewmaker: Viewmaker) -> bool:
         if low < bottom - 1e-3 or high > top + 1e-3:
             raise ValueError(
                 f"Expected `x` within the viewmaker's value range, {bottom:g} to {top:g}, {seen}. If it is normalised "
-                "already, do that after the viewmaker, or give the viewmaker another `value_range`."
+                "already, do that after the viewmaker, or give the viewmaker another `value_range`, and a `budget` in "
+                "its units."
             )
     return True
 
