@@ -35,7 +35,7 @@ from viewaug.generators import GENERATORS
 from viewaug.probes import Probe, save_probe
 
 TASKS = ("photo", "digit")
-METHODS = ("untrained", "none", "noise", "handmade", "learned")
+METHODS = ("untrained", "none", "random", "handmade", "learned")
 UNPAIRED = ("untrained", "supervised")  # which take no views
 FIXED = ("none", "noise", "handmade")
 FEATURES = 64
@@ -291,9 +291,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         nargs="+",
         default=METHODS,
         metavar="METHOD",
-        help=f"{', '.join(METHODS)}; original for learned views by the papers' protocol; supervised for the labels "
-        "themselves, on clean images; learned views of another perturbation, such as colour or spectral+colour+warp; "
-        "random, random+colour, ... for random twins. With another objective than SimCLR's: byol:learned",
+        help=f"{', '.join(METHODS)}; noise; original for learned views by the papers' protocol; supervised for the "
+        "labels themselves, on clean images; learned views of another perturbation, such as colour or "
+        "spectral+colour+warp; random+colour, ... for their random twins. With another objective than SimCLR's: "
+        "byol:learned",
     )
     parser.add_argument("--seeds", type=positive(int), default=3, help="number of seeds, 0 to N-1")
     parser.add_argument("--epochs", type=positive(int), default=defaults.epochs, help="epochs of pretraining")
@@ -367,6 +368,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     files = [options.out / "results.json"]
     learned = [method for method in options.methods if parse(method)[1] not in FIXED + UNPAIRED]
+    learned = [method for method in learned if not parse(method)[1].startswith("random")] or learned
     if learned:
         files += [draw(options.out, learned), _viewmaker_file(options.out, learned[0], 0)]
     files += [_write_data(options.out, _data(settings.test_images, False))]

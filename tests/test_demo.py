@@ -55,16 +55,17 @@ def test_demo_runs_and_goes_on(tmp_path, capsys, monkeypatch):
     assert all(0 <= cell[task] <= 100 for cell in results["cells"] for task in demo.TASKS)
     assert (tmp_path / "views.png").read_bytes().startswith(b"\x89PNG")
     x = torch.rand(2, 3, 32, 32)
+    assert "viewmaker-0.safetensors" in printed
     view = viewaug.load(tmp_path / "viewmaker-0.safetensors")(x)
     torch.testing.assert_close(viewaug.distortion(x, view), torch.full((2,), 0.05))
 
     # Started again, it runs what is missing alone.
-    (tmp_path / "cells" / "noise-0.json").unlink()
+    (tmp_path / "cells" / "random-0.json").unlink()
     runs = []
     pretrain = demo.pretrain
     monkeypatch.setattr(demo, "pretrain", lambda *rest: runs.append(rest[:2]) or pretrain(*rest))
     main(QUICK + out)
-    assert runs == [("noise", 0)]
+    assert runs == [("random", 0)]
 
     with pytest.raises(SystemExit):
         main([*QUICK, *out, "--budget", "0.1"])
