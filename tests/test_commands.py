@@ -379,18 +379,18 @@ def test_broken_sounds_and_inputs_of_another_kind(inputs, capsys):
 
 
 def test_info_of_a_small_configuration(tmp_path, capsys):
-    options = {"channels": 1, "budget": 0.07, "width": 4, "depth": 1, "patch": 2, "noise": 3, "detail": 2}
+    options = {"channels": 1, "budget": 0.07, "width": 4, "depth": 1, "patch": 2, "noise": 3}
     file = checkpoint(tmp_path, **options)
     assert main(["info", "--checkpoint", str(file), "--size", "7", "--count", "9"]) == 0
     lines = told(capsys)
     for name, value in viewaug.load(file).config.items():
         assert lines[name] == str(value)
     assert {name: str(value) for name, value in options.items()}.items() <= lines.items()
-    # Stem, two convolutions of 3 x 3, noise as a field and as numbers, gates; details and head at full resolution.
-    parameters = (4 * 4 + 4) + 2 * (4 * 4 * 9 + 4) + 3 * 4 + 3 * 4 + (2 * 4 + 2) + (2 * 25 + 2) + (2 * 9 + 1)
+    # Stem, two convolutions of 3 x 3, noise as a field and as numbers, head, patterns of 4 x 4.
+    parameters = (4 * 4 + 4) + 2 * (4 * 4 * 9 + 4) + 3 * 4 + 3 * 4 + (4 + 1) + 4 * 16
     assert lines["parameters"] == f"{parameters:,}"
     grid = 4 * 4  # patches of 2 x 2 on 7 x 7, rounded up
-    products = grid * (4 * 4 + 2 * 4 * 4 * 9 + 3 * 4 + 4 * 2) + 3 * 4 + 7 * 7 * (2 * 25 + 2 * 9)
+    products = grid * (4 * 4 + 2 * 4 * 4 * 9 + 3 * 4 + 4 + 4 * 16) + 3 * 4
     assert lines["multiply-adds"].split(" in ")[0] == f"{products:,} a view of 1x7x7,"
     assert lines["distortion"] == "mean 0.07, from 0.07 to 0.07, of 9 views of 1x7x7 from uniform noise"
 

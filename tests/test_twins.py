@@ -187,6 +187,7 @@ class TestDepartures:
             for parameter in viewmaker.parameters():
                 parameter.mul_(scale)
             viewmaker.generator.head.weight.mul_(100)
+            viewmaker.generator.patterns.weight.mul_(100)
         x = signal(2, 256)
         for delta in (changes(viewmaker, x)[0], changes(viewmaker, x)[0].mT):
             power = spectrum(delta)
@@ -278,7 +279,7 @@ class TestUnits:
             torch.testing.assert_close(distortion(x, view), torch.full((2,), 0.05), rtol=1e-5, atol=1e-7)
 
     def test_gradient_of_the_input(self):
-        viewmaker = Viewmaker(1, value_range=None, units="std", width=2, depth=1, detail=2).double()
+        viewmaker = Viewmaker(1, value_range=None, units="std", width=2, depth=1).double()
         x = torch.randn(2, 1, 5, 6, dtype=torch.float64, generator=seeded()).requires_grad_()
         noise = viewmaker.draw_noise(x, seeded())
         assert torch.autograd.gradcheck(lambda x: viewmaker(x, noise), x)
@@ -294,7 +295,7 @@ class TestUnits:
         ({"units": "dB"}, ValueError, "`units` to be one of 'input', 'std', 'raw'"),
         ({"departure": 0.0}, ValueError, "`departure` to be positive"),
         ({"departure": True}, TypeError, "`departure` to be a float"),
-        ({"detail": 0}, ValueError, "`detail`"),
+        ({"noise": 0}, ValueError, "`noise`"),
         ({"generator": "random", "width": 3}, TypeError, "width"),
     ],
 )

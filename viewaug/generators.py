@@ -14,6 +14,11 @@ from viewaug.perturbations import Raw
 
 CONV: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
+_CONV_TRANSPOSE: dict[int, type[nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d]] = {
+    1: nn.ConvTranspose1d,
+    2: nn.ConvTranspose2d,
+    3: nn.ConvTranspose3d,
+}
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 _MEAN_SIZE = math.log(2)  # of white noise whose tanh is uniform
 Shapes = tuple[tuple[int, ...], ...]
@@ -70,9 +75,10 @@ class FastGenerator(RandomGenerator):
     """White noise as :class:`RandomGenerator`'s, and what is learned, a departure from it, added.
 
     A strided convolution turns the input into a coarse grid, to which noise of its own is added, a field and a few
-    numbers per sample, so that departures differ from view to view, too; residual blocks work there. Linear
-    interpolation, which leaves no trace of the grid, returns to full resolution, where the result gates details of the
-    input. There is no normalisation layer, hence no statistic of a batch, and any size down to 1 will do.
+    numbers per sample, so that departures differ from view to view, too; residual blocks work there. Two things return
+    to full resolution, neither of which leaves a trace of the grid: linear interpolation, and learned patterns of two
+    cells' width, windowed and overlapped, of what differs between cells. There is no normalisation layer, hence no
+    statistic of a batch, and any size down to 1 will do.
 
     The departure is independent of the white noise and bounded: in maps, the mean of its size over a sample is at most
     `departure` times that of the noise, and so is each of the numbers. The mean difference of two views' raw outputs
@@ -88,7 +94,6 @@ class FastGenerator(RandomGenerator):
         depth: number of residual blocks.
         patch: side of a cell of the grid.
         noise: channels of the departure's own noise, of the field and of the numbers alike.
-        detail: channels at full resolution.
         departure: largest mean size of the departure, as a multiple of that of the noise.
 
     Shape:
@@ -97,6 +102,8 @@ class FastGenerator(RandomGenerator):
         - noise: as of :class:`RandomGenerator`, then ``(B, noise, *grid)`` and ``(B, noise)``.
     """
 
+    window: Tensor
+
     def __init__(
         self,
         channels: int,
@@ -104,15 +111,14 @@ class FastGenerator(RandomGenerator):
         dims: int,
         numbers: int = 0,
         *,
-        width: int = 24,
+        width: int = 28,
         depth: int = 2,
         patch: int = 4,
         noise: int = 4,
-        detail: int = 8,
         departure: float = 3.0,
     ) -> None:
         super().__init__(channels, maps, dims, numbers)
-        for name, value in (("width", width), ("depth", depth), ("patch", patch), ("noise", noise), ("detail", detail)):
+        for name, value in (("width", width), ("depth", depth), ("patch", patch), ("noise", noise)):
             check_count(name, value)
         if isinstance(departure, bool) or not isinstance(departure, (int, float)):
             raise TypeError(f"Expected `departure` to be a float, but got {type(departure).__name__}.")
@@ -126,10 +132,10 @@ class FastGenerator(RandomGenerator):
         self.blocks = nn.ModuleList(_Block(width, dims) for _ in range(depth))
         heads: list[nn.Module] = []
         if maps:
-            self.gates = conv(width, detail, 1)
-            self.details = conv(channels, detail, 5, padding=2)
-            self.head = conv(detail, maps, 3, padding=1)
-            heads.append(self.head)
+            self.head = conv(width, maps, 1)
+            self.patterns = _CONV_TRANSPOSE[dims](width, maps, 2 * patch, patch, patch // 2, bias=False)
+            self.register_buffer("window", _window(2 * patch, dims), persistent=False)
+            heads += [self.head, self.patterns]
         if numbers:
             self.numbers_head = nn.Linear(width + noise, numbers)
             heads.append(self.numbers_head)
@@ -154,9 +160,8 @@ class FastGenerator(RandomGenerator):
         limit = self.departure * _MEAN_SIZE
         maps = white.maps
         if self.maps:
-            gates = F.interpolate(self.gates(h), scale_factor=float(self.patch), mode=_LINEAR[x.ndim - 2])
-            gated = F.leaky_relu(crop(gates, x.shape[2:]) * self.details(x), 0.1)
-            learned = widen(self.head(gated))
+            smooth = F.interpolate(self.head(h), scale_factor=float(self.patch), mode=_LINEAR[x.ndim - 2])
+            learned = widen(crop(smooth, x.shape[2:]) + crop(self._overlap(h), x.shape[2:]))
             if not is_channels_last(x):  # so that the arithmetic that follows meets one format alone
                 learned = learned.contiguous()
             size = learned.abs().mean(tuple(range(1, x.ndim)), keepdim=True)
@@ -166,6 +171,14 @@ class FastGenerator(RandomGenerator):
         # Means over a grid vary little with its noise, so that the numbers see that of the whole sample once more.
         learned = widen(self.numbers_head(torch.cat([h.flatten(2).mean(2), numbers], 1)))
         return Raw(maps, white.numbers + limit * (learned / limit).tanh())
+
+    def _overlap(self, h: Tensor) -> Tensor:
+        """Sum a pattern at each cell, which reaches into its neighbours."""
+        # Without their mean, cells make no pattern that all share: its spectrum would be lines at the grid's frequency.
+        varied = h - h.mean(tuple(range(2, h.ndim)), keepdim=True)
+        weight = self.patterns.weight * self.window.to(h.dtype)
+        transposed = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[h.ndim - 3]
+        return transposed(varied, weight, stride=self.patch, padding=self.patch // 2)
 
     def extra_repr(self) -> str:
         return f"patch={self.patch}, noise={self.noise}, departure={self.departure:g}"
@@ -284,6 +297,15 @@ def standardise(noise: Tensor) -> Tensor:
 def is_channels_last(x: Tensor) -> bool:
     """Whether images are in that format and no other."""
     return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def _window(length: int, dims: int) -> Tensor:
+    """A squared sine along each axis: windows that overlap by half sum to 1."""
+    line = ((torch.arange(length) + 0.5) * (math.pi / length)).sin().square()
+    window = line
+    for _ in range(dims - 1):
+        window = window[..., None] * line
+    return window
 
 
 def pad_to(x: Tensor, patch: int) -> Tensor:

@@ -58,7 +58,7 @@ class Viewmaker(nn.Module):
             ``"raw"``, as in the original, is ``"input"`` without any scaling of what the generator sees.
         eps: for the two rescaling constraints, the term beside mean ``|delta|`` in the denominator; 1e-4 in the
             authors' code.
-        **options: of the generator: `width`, `depth`, `patch`, `noise`, `detail` and `departure` for ``"fast"``, see
+        **options: of the generator: `width`, `depth`, `patch`, `noise` and `departure` for ``"fast"``, see
             :class:`viewaug.generators.FastGenerator`; `blocks` for ``"reference"``.
 
     Shape:
