@@ -49,7 +49,7 @@ def test_viewmaker_learns(kind):
     augmentation = AdversarialAugmentation(viewmaker)
     optimizer = JointOptimizer(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1), viewmaker.parameters(), lr=3e-3)
     losses = []
-    for _ in range(25):
+    for _ in range(75):
         z0, z1 = (nn.functional.normalize(encoder(view).mean(2), dim=1) for view in augmentation.views(x))
         loss = nn.functional.cross_entropy(z0 @ z1.T / 0.05, torch.arange(len(x)))
         optimizer.zero_grad()
