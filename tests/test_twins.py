@@ -1,5 +1,6 @@
 """Random twins: views that begin as random ones, stay random enough, bear no grid, and do not depend on units."""
 
+import itertools
 import math
 
 import pytest
@@ -16,7 +17,7 @@ from viewaug import (
     load,
     save,
 )
-from viewaug.generators import RandomGenerator
+from viewaug.generators import FastGenerator, RandomGenerator
 from viewaug.perturbations import PERTURBATIONS, Kornia, Needs, Perturbation, Raw, build
 
 BANDS = {"name": "mask", "bands": True}
@@ -194,6 +195,28 @@ class TestDepartures:
             for place in (8 - 1, 16 - 1):  # 1/4 and 1/2 of the sampling rate; the constant is left out
                 around = torch.cat([power[max(0, place - 3) : place], power[place + 1 : place + 4]])
                 assert power[place] < 1.5 * around.mean()
+
+    @pytest.mark.parametrize("patch", [1, 2, 3, 4])
+    @pytest.mark.parametrize("dims", [1, 2, 3])
+    def test_patterns_are_a_transposed_convolution(self, dims, patch):
+        """Of windowed kernels of two patches' width, on cells without their mean."""
+        made = FastGenerator(2, 3, dims, width=5, patch=patch).double()
+        size = (7, 5, 6)[:dims]
+        x, grid = torch.zeros(2, 2, *size), [-(-side // patch) for side in size]
+        h = torch.randn(2, 5, *grid, dtype=torch.float64, generator=seeded())
+        kernel = torch.zeros(5, 3, *(2 * patch,) * dims, dtype=torch.float64)
+        line = torch.sin(math.pi * (torch.arange(2 * patch, dtype=torch.float64) + 0.5) / (2 * patch)) ** 2
+        weight = made.patterns.weight.detach().unflatten(0, (3, *(patch,) * dims))
+        for place in itertools.product(range(2 * patch), repeat=dims):
+            phase, tap = [k % patch for k in place], [1 - k // patch for k in place]
+            kernel[(..., *place)] = weight[(slice(None), *phase, slice(None), *tap)].T * math.prod(
+                line[k] for k in place
+            )
+        transposed = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
+        expected = transposed(h - h.mean(tuple(range(2, h.ndim)), keepdim=True), kernel, stride=patch)
+        start = patch // 2
+        expected = expected[(..., *(slice(start, start + side) for side in size))]
+        torch.testing.assert_close(made._overlap(h, x), expected, rtol=0, atol=1e-6)
 
     def test_it_learns_against_an_encoder(self):
         torch.manual_seed(0)

@@ -14,11 +14,6 @@ from viewaug.perturbations import Raw
 
 CONV: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
-_CONV_TRANSPOSE: dict[int, type[nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d]] = {
-    1: nn.ConvTranspose1d,
-    2: nn.ConvTranspose2d,
-    3: nn.ConvTranspose3d,
-}
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 _MEAN_SIZE = math.log(2)  # of white noise whose tanh is uniform
 Shapes = tuple[tuple[int, ...], ...]
@@ -133,8 +128,8 @@ class FastGenerator(RandomGenerator):
         heads: list[nn.Module] = []
         if maps:
             self.head = conv(width, maps, 1)
-            self.patterns = _CONV_TRANSPOSE[dims](width, maps, 2 * patch, patch, patch // 2, bias=False)
-            self.register_buffer("window", _window(2 * patch, dims), persistent=False)
+            self.patterns = conv(width, maps * patch**dims, 2, padding=1, bias=False)
+            self.register_buffer("window", _window(patch, dims).repeat(maps, *(1,) * (dims + 1)), persistent=False)
             heads += [self.head, self.patterns]
         if numbers:
             self.numbers_head = nn.Linear(width + noise, numbers)
@@ -161,7 +156,7 @@ class FastGenerator(RandomGenerator):
         maps = white.maps
         if self.maps:
             smooth = F.interpolate(self.head(h), scale_factor=float(self.patch), mode=_LINEAR[x.ndim - 2])
-            learned = widen(crop(smooth, x.shape[2:]) + crop(self._overlap(h), x.shape[2:]))
+            learned = widen(crop(smooth, x.shape[2:]) + self._overlap(h, x))
             if not is_channels_last(x):  # so that the arithmetic that follows meets one format alone
                 learned = learned.contiguous()
             size = learned.abs().mean(tuple(range(1, x.ndim)), keepdim=True)
@@ -172,13 +167,18 @@ class FastGenerator(RandomGenerator):
         learned = widen(self.numbers_head(torch.cat([h.flatten(2).mean(2), numbers], 1)))
         return Raw(maps, white.numbers + limit * (learned / limit).tanh())
 
-    def _overlap(self, h: Tensor) -> Tensor:
-        """Sum a pattern at each cell, which reaches into its neighbours."""
+    def _overlap(self, h: Tensor, x: Tensor) -> Tensor:
+        """Sum a pattern at each cell, which reaches half a cell into its neighbours, at the resolution of `x`.
+
+        This is a transposed convolution of twice its stride. By the phases of its outputs, each of which two cells
+        along an axis reach, it takes a quarter of the time on a CPU.
+        """
         # Without their mean, cells make no pattern that all share: its spectrum would be lines at the grid's frequency.
         varied = h - h.mean(tuple(range(2, h.ndim)), keepdim=True)
         weight = self.patterns.weight * self.window.to(h.dtype)
-        transposed = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[h.ndim - 3]
-        return transposed(varied, weight, stride=self.patch, padding=self.patch // 2)
+        conv = (F.conv1d, F.conv2d, F.conv3d)[h.ndim - 3]
+        y = shuffle(conv(varied, weight, padding=1), self.patch, is_channels_last(x))
+        return crop(y, x.shape[2:], self.patch // 2)
 
     def extra_repr(self) -> str:
         return f"patch={self.patch}, noise={self.noise}, departure={self.departure:g}"
@@ -299,13 +299,25 @@ def is_channels_last(x: Tensor) -> bool:
     return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
-def _window(length: int, dims: int) -> Tensor:
-    """A squared sine along each axis: windows that overlap by half sum to 1."""
-    line = ((torch.arange(length) + 0.5) * (math.pi / length)).sin().square()
+def _window(patch: int, dims: int) -> Tensor:
+    """Windows of two patches' width that sum to 1 where they overlap, by phase and by the two cells along each axis."""
+    line = ((torch.arange(2 * patch) + 0.5) * (math.pi / (2 * patch))).sin().square()
+    line = torch.stack([line[patch:], line[:patch]], 1)  # of the cell before, and of a place's own
     window = line
     for _ in range(dims - 1):
-        window = window[..., None] * line
-    return window
+        window = (window[:, None, ..., None] * line.view(1, patch, *(1,) * (window.ndim - 1), 2)).flatten(0, 1)
+    return window[:, None]
+
+
+def shuffle(x: Tensor, patch: int, channels_last: bool) -> Tensor:
+    """``pixel_shuffle`` for any number of spatial dimensions, to a contiguous tensor or one that is channels-last."""
+    if channels_last:
+        return F.pixel_shuffle(x, patch)
+    dims = x.ndim - 2
+    x = x.unflatten(1, (-1, *(patch,) * dims))  # (B, C, p.., g..)
+    order = [axis for i in range(dims) for axis in (2 + dims + i, 2 + i)]
+    x = x.permute(0, 1, *order)
+    return x.reshape(*x.shape[:2], *(x.shape[2 + 2 * i] * patch for i in range(dims)))
 
 
 def pad_to(x: Tensor, patch: int) -> Tensor:
@@ -313,11 +325,11 @@ def pad_to(x: Tensor, patch: int) -> Tensor:
     return F.pad(x, [pad for side in reversed(x.shape[2:]) for pad in (0, -side % patch)])
 
 
-def crop(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Cut off the ends, to a spatial size."""
+def crop(x: Tensor, size: Sequence[int], start: int = 0) -> Tensor:
+    """Cut to a spatial size, from the same place along each axis."""
     for dim, side in enumerate(size, start=2):
         if x.shape[dim] != side:
-            x = x.narrow(dim, 0, side)
+            x = x.narrow(dim, start, side)
     return x
 
 

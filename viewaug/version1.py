@@ -16,6 +16,7 @@ from viewaug.generators import (
     is_channels_last,
     make_raw,
     pad_to,
+    shuffle,
     standardise,
 )
 from viewaug.perturbations import Raw
@@ -81,8 +82,7 @@ class PatchGenerator(Generator):
         maps = None
         if self.head is not None:
             # Shuffling returns to the format of the input, so that the arithmetic that follows meets one format alone.
-            shuffle = F.pixel_shuffle if is_channels_last(x) else _shuffle
-            maps = crop(shuffle(self.head(h), self.patch), size)
+            maps = crop(shuffle(self.head(h), self.patch, is_channels_last(x)), size)
         # Means over a grid vary little with its noise, so that the numbers see that of the whole sample once more.
         return make_raw(x, maps, h, self.numbers_head, [standardise(numbers) for numbers in noise[1::2]])
 
@@ -106,15 +106,6 @@ class _NoisyBlock(nn.Module):
         shift = self.numbers(numbers)[(..., *(None,) * (h.ndim - 2))]
         mixed = self.conv1(F.leaky_relu(h, 0.1)).add_(self.field(field)).add_(shift)
         return self.conv2(F.leaky_relu(mixed, 0.1, inplace=True)).add_(h)
-
-
-def _shuffle(x: Tensor, patch: int) -> Tensor:
-    """``pixel_shuffle`` for any number of spatial dimensions, to a contiguous tensor."""
-    dims = x.ndim - 2
-    x = x.unflatten(1, (-1, *(patch,) * dims))  # (B, C, p.., g..)
-    order = [axis for i in range(dims) for axis in (2 + dims + i, 2 + i)]
-    x = x.permute(0, 1, *order)
-    return x.reshape(*x.shape[:2], *(x.shape[2 + 2 * i] * patch for i in range(dims)))
 
 
 class Viewmaker1(Viewmaker):
