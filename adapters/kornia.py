@@ -74,7 +74,7 @@ class RandomViewmaker(IntensityAugmentationBase2D):
         batch, drawn = batch_shape[0], 1 if self.same_on_batch else batch_shape[0]
         return {
             f"noise_{i}": torch.rand(drawn, *shape, device=self.device, dtype=self.dtype).expand(batch, *shape)
-            for i, shape in enumerate(self.viewmaker.generator.noise_shapes(batch_shape[-2:]))
+            for i, shape in enumerate(self.viewmaker.noise_shapes(batch_shape[-2:]))
         }
 
     def apply_transform(

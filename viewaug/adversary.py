@@ -104,6 +104,8 @@ class AdversarialAugmentation(nn.Module):
             raise TypeError(f"Expected `warmup` to be an integer, but got {type(warmup).__name__}.")
         if warmup < 0:
             raise ValueError(f"Expected `warmup` to be a number of calls, 0 or more, but got {warmup}.")
+        if warmup and viewmaker.budget is None:
+            raise ValueError(f"Expected no `warmup` for a viewmaker without a budget, but got {warmup}.")
         self.viewmaker = viewmaker
         self.transform = transform
         self.warmup = warmup
@@ -120,7 +122,12 @@ class AdversarialAugmentation(nn.Module):
         return self.normalise(self.perturb(x) if self.training else x)
 
     def perturb(
-        self, x: Tensor, noise: tuple[Tensor, ...] | None = None, *, budget: float | Tensor | None = None
+        self,
+        x: Tensor,
+        noise: tuple[Tensor, ...] | None = None,
+        *,
+        budget: float | Tensor | None = None,
+        copies: int = 1,
     ) -> Tensor:
         """Return one view as in training, not normalised.
 
@@ -128,13 +135,14 @@ class AdversarialAugmentation(nn.Module):
             x: the input.
             noise: as of :meth:`viewaug.Viewmaker.forward`, for what `transform` returns.
             budget: in place of the viewmaker's own and of the warm-up, a number or one per sample.
+            copies: as of :meth:`viewaug.Viewmaker.forward`.
         """
         if self.frozen:
-            return self._view(x, noise, budget)
+            return self._view(x, noise, budget, copies)
         if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
             raise RuntimeError("A viewmaker cannot learn under torch.inference_mode(); call eval() or freeze() first.")
         with torch.enable_grad():
-            return reverse_gradient(self._view(x, noise, budget))
+            return reverse_gradient(self._view(x, noise, budget, copies))
 
     def perturb_each(
         self,
@@ -156,7 +164,7 @@ class AdversarialAugmentation(nn.Module):
         for shape in dict.fromkeys(x.shape for x in inputs):
             alike = [i for i, x in enumerate(inputs) if x.shape == shape]
             x = torch.cat([inputs[i] for i in alike])
-            view = self.perturb(x, self.viewmaker.draw_noise(x, generator), budget=budget)
+            view = self.perturb(x, self.viewmaker.draw_noise(x, generator), budget=budget, copies=len(alike))
             views.update(zip(alike, view.tensor_split(len(alike)), strict=True))
         return [views[i] for i in range(len(inputs))]
 
@@ -177,7 +185,8 @@ class AdversarialAugmentation(nn.Module):
         """
         if n < 1:
             raise ValueError(f"Expected `n` to be at least 1, but got {n}.")
-        views = self(torch.cat([x] * n))
+        x = torch.cat([x] * n)
+        views = self.normalise(self.perturb(x, copies=n) if self.training else x)
         with torch.set_grad_enabled(views.requires_grad or torch.is_grad_enabled()):
             return list(views.tensor_split(n))
 
@@ -197,24 +206,26 @@ class AdversarialAugmentation(nn.Module):
         parts = {"warmup": self.warmup, "frozen": self.frozen}
         return ", ".join(f"{name}={value}" for name, value in parts.items() if value)
 
-    def _view(self, x: Tensor, noise: tuple[Tensor, ...] | None, budget: float | Tensor | None) -> Tensor:
+    def _view(
+        self, x: Tensor, noise: tuple[Tensor, ...] | None, budget: float | Tensor | None, copies: int
+    ) -> Tensor:
         if self.transform is not None:
             x = self.transform(x)
         if not self._checked and not torch.compiler.is_compiling():
             self._checked = check_values(x, self.viewmaker)
         if self.frozen and not self._keeps_graph:
-            return self.viewmaker(x, noise, budget=budget)
+            return self.viewmaker(x, noise, budget=budget, copies=copies)
         if self.frozen:
             fixed = {name: parameter.detach() for name, parameter in self.viewmaker.named_parameters()}
-            view = torch.func.functional_call(self.viewmaker, fixed, (x, noise), {"budget": budget})
+            view = torch.func.functional_call(self.viewmaker, fixed, (x, noise), {"budget": budget, "copies": copies})
             return view + sum(0 * parameter.sum() for parameter in self.viewmaker.parameters())
         if self.warmup:
             self._calls += 1
-            if budget is None:
+            if budget is None and self.viewmaker.budget is not None:
                 budget = self.viewmaker.budget * (self._calls / self.warmup).clamp(max=1)
         if isinstance(x, Tensor) and x.requires_grad:
             x = reverse_gradient(x)  # and again behind the viewmaker, so that what made x gets its gradient unchanged
-        return self.viewmaker(x, noise, budget=budget)
+        return self.viewmaker(x, noise, budget=budget, copies=copies)
 
 
 def check_values(x: Tensor, viewmaker: Viewmaker) -> bool:

@@ -1,6 +1,8 @@
 """The networks of format version 1, which viewaug 0.1 wrote; only loading such a file builds them."""
 
-from collections.abc import Sequence
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any, ClassVar
 
 import torch
@@ -19,7 +21,7 @@ from viewaug.generators import (
     shuffle,
     standardise,
 )
-from viewaug.perturbations import Raw
+from viewaug.perturbations import PERTURBATIONS, Needs, Perturbation, Raw
 from viewaug.viewmaker import Viewmaker
 
 
@@ -108,10 +110,53 @@ class _NoisyBlock(nn.Module):
         return self.conv2(F.leaky_relu(mixed, 0.1, inplace=True)).add_(h)
 
 
+class FadingMask(Perturbation):
+    """Fades patches, or bands across the whole input, into the sample's mean of each channel, by ``|tanh|`` of `raw`.
+
+    Args:
+        patch: side of a patch, or width of a band, in pixels or samples.
+        bands: whether to mask bands.
+    """
+
+    def __init__(self, patch: int = 4, bands: bool = False) -> None:
+        super().__init__()
+        self.patch, self.bands = patch, bands
+
+    def needs(self, channels: int, dims: int) -> Needs:
+        return Needs(maps=dims if self.bands else 1)
+
+    def residual(self, x: Tensor, raw: Raw) -> Tensor:
+        axes = tuple(range(2, x.ndim))
+        fields = raw.maps.split(1, 1)
+        if self.bands:
+            fields = tuple(
+                field.mean([other for other in axes if other != axis], keepdim=True) if len(axes) > 1 else field
+                for axis, field in zip(axes, fields, strict=True)
+            )
+        kept = reduce(lambda a, b: a * b, (1 - self._patches(field).tanh().abs() for field in fields))
+        return (1 - kept) * (x.mean(axes, keepdim=True) - x)
+
+    def _patches(self, field: Tensor) -> Tensor:
+        """Replace a field by its mean over each patch."""
+        size = field.shape[2:]
+        pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[len(size) - 1]
+        sides = [min(side, self.patch) for side in size]
+        field = pool(field, sides, sides, ceil_mode=True)
+        for dim, side in enumerate(size, start=2):
+            field = self._spread(field, dim, side)
+        return field
+
+    def _spread(self, cells: Tensor, dim: int, side: int) -> Tensor:
+        """Give each cell along a dimension of a given side the width of a patch."""
+        patch = min(side, self.patch)
+        return cells.repeat_interleave(patch, dim).narrow(dim, 0, side) if patch > 1 else cells
+
+
 class Viewmaker1(Viewmaker):
     """A viewmaker of format version 1: its generator sees the input as it is, in whatever units."""
 
     generators: ClassVar[dict[str, type[Generator]]] = {"fast": PatchGenerator, "reference": ReferenceGenerator}
+    perturbations: ClassVar[Mapping[str, type[Perturbation]]] = ChainMap({"mask": FadingMask}, PERTURBATIONS)
     version = 1
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -120,4 +165,4 @@ class Viewmaker1(Viewmaker):
     @property
     def config(self) -> dict[str, Any]:
         """The arguments that build this viewmaker."""
-        return {name: value for name, value in super().config.items() if name != "units"}
+        return {name: value for name, value in super().config.items() if name not in ("units", "strength")}

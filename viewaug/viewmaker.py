@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
@@ -19,11 +19,24 @@ from viewaug.budget import (
     rescale_to_budget,
     widen,
 )
-from viewaug.generators import GENERATORS, Generator
-from viewaug.perturbations import Raw, Spec, Spectral, build, describe
+from viewaug.generators import GENERATORS, Generator, Shapes
+from viewaug.perturbations import (
+    COMMON,
+    PERTURBATIONS,
+    Compound,
+    Perturbation,
+    Raw,
+    Spec,
+    Spectral,
+    build,
+    check_unbounded,
+    describe,
+    leaves,
+)
 
 ViewConstraint = Constraint | Literal["rescale_coefficients"]
 Units = Literal["input", "std", "raw"]
+_Scale = tuple[float | Tensor, float | Tensor]
 _CONSTRAINTS = (*get_args(Constraint), "rescale_coefficients")
 
 
@@ -40,15 +53,18 @@ class Viewmaker(nn.Module):
     Args:
         channels: channels of the input.
         budget: mean absolute difference of view and input, over all non-batch dimensions of a sample, in the units of
-            the input. It counts what comes out, after the clamp. May be assigned at any time.
+            the input. It counts what comes out, after the clamp. May be assigned at any time. None for perturbations
+            that their own options bound, which then are not blended with the input.
         dims: number of spatial dimensions: 1 for waveforms, 2 for images and spectrograms, 3 for video and volumes.
         generator: ``"random"``, which has no parameters: noise, with which the perturbation is a good random
             augmentation, its random twin. ``"fast"`` begins as that and learns how to depart from it. ``"reference"``
             is the original network (2 dims, sides from 5).
         perturbation: what the generator's output does to the input: a name of
             :data:`viewaug.perturbations.PERTURBATIONS`, ``{"name": name, **options}``, a
-            :class:`viewaug.perturbations.Perturbation`, or a list of these, to apply in order. Additive and spectral
-            ones are scaled up or down to the budget, all others only down.
+            :class:`viewaug.perturbations.Perturbation`, a list of these, to apply in order, or
+            ``{"one_of": [...]}``, of which one is drawn for each view. Additive and spectral ones are scaled up or down
+            to the budget, all others only down. In a sequence a step may carry its own budget or none,
+            ``{"name": "mix", "budget": None}``; the common one then bounds each run of other steps, from what it gets.
         value_range: ``(low, high)`` of the input and the view; None for no clamp.
         constraint: ``"fit"`` spends the budget exactly, clamp included. ``"rescale"``, the papers' order, rescales to
             the budget and then clamps; ``"project"`` projects onto the L1 ball and then clamps.
@@ -56,6 +72,8 @@ class Viewmaker(nn.Module):
             authors' code does.
         units: of the budget: ``"input"`` for those of the input, ``"std"`` for standard deviations of each sample.
             ``"raw"``, as in the original, is ``"input"`` without any scaling of what the generator sees.
+        strength: how much of the range of its options a perturbation without a budget uses, above 0 and up to 1. May
+            be assigned at any time.
         eps: for the two rescaling constraints, the term beside mean ``|delta|`` in the denominator; 1e-4 in the
             authors' code.
         **options: of the generator: `width`, `depth`, `patch`, `noise` and `departure` for ``"fast"``, see
@@ -81,6 +99,7 @@ class Viewmaker(nn.Module):
     """
 
     generators: ClassVar[Mapping[str, type[Generator]]] = GENERATORS
+    perturbations: ClassVar[Mapping[str, type[Perturbation]]] = PERTURBATIONS
     #: of the format of its files
     version = 2
 
@@ -88,13 +107,14 @@ class Viewmaker(nn.Module):
         self,
         channels: int = 3,
         *,
-        budget: float = 0.05,
+        budget: float | None = 0.05,
         dims: int = 2,
         generator: str = "fast",
         perturbation: Spec = "additive",
         value_range: ValueRange = (0.0, 1.0),
         constraint: ViewConstraint = "fit",
         units: Units = "input",
+        strength: float = 1.0,
         eps: float = 0.0,
         **options: Any,
     ) -> None:
@@ -107,11 +127,16 @@ class Viewmaker(nn.Module):
         check_value_range(value_range)
         if not 0 <= eps < math.inf:
             raise ValueError(f"Expected `eps` to be non-negative and finite, but got {eps}.")
-        self.budget = budget
         self.channels, self.dims = channels, dims
         self.value_range: ValueRange = None if value_range is None else (float(value_range[0]), float(value_range[1]))
         self.constraint, self.units, self.eps = constraint, units, eps
-        self.perturbation = build(perturbation)
+        self.perturbation = build(perturbation, self.perturbations)
+        self.budget = budget
+        bounds = [bound for _, bound in leaves(self.perturbation, budget)]
+        if constraint != "fit" and not any(bounds):
+            raise ValueError(f"Expected no `constraint` where nothing has a budget, but got {constraint!r}.")
+        if strength != 1 or budget is None:
+            self.strength = strength
         kind = type(self.perturbation).__name__
         if dims not in self.perturbation.dims:
             allowed = " or ".join(map(str, self.perturbation.dims)) or "a number that all its steps share"
@@ -125,19 +150,39 @@ class Viewmaker(nn.Module):
             )
         if constraint == "rescale_coefficients" and not isinstance(self.perturbation, Spectral):
             raise ValueError(f"Expected `perturbation` to be 'spectral' for that `constraint`, but got {kind}.")
-        maps, numbers = self.perturbation.needs(channels, dims)
+        maps, numbers, self._draws = self.perturbation.needs(channels, dims)
         self.generator = self.generators[generator](channels, maps, dims, numbers, **options)
         self._generator_config = {"generator": generator, **options}
 
     @property
-    def budget(self) -> float:
-        """Mean absolute difference of view and input, in the units of the input or in standard deviations."""
+    def budget(self) -> float | None:
+        """Mean absolute difference of view and input, in the units of the input or in standard deviations, or None."""
         return self._budget
 
     @budget.setter
-    def budget(self, value: float) -> None:
-        check_budget(value)
-        self._budget = float(value)
+    def budget(self, value: float | None) -> None:
+        if value is None:
+            check_unbounded(self.perturbation)
+        else:
+            check_budget(value)
+        self._budget = None if value is None else float(value)
+
+    @property
+    def strength(self) -> float:
+        """How much of the range of their options perturbations without a budget use."""
+        return next((leaf.strength for leaf, budget in leaves(self.perturbation, self.budget) if budget is None), 1.0)
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"Expected `strength` to be a float, but got {type(value).__name__}.")
+        if not 0 < value <= 1:
+            raise ValueError(f"Expected `strength` to be above 0 and up to 1, but got {value}.")
+        steered = [leaf for leaf, budget in leaves(self.perturbation, self.budget) if budget is None]
+        if not steered:
+            raise ValueError("Expected `strength` for a perturbation without a budget, but all have one.")
+        for leaf in steered:
+            leaf.strength = float(value)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -149,8 +194,9 @@ class Viewmaker(nn.Module):
             "value_range": self.value_range,
             "constraint": self.constraint,
             "units": self.units,
+            "strength": self.strength,
             "eps": self.eps,
-            "perturbation": describe(self.perturbation),
+            "perturbation": describe(self.perturbation, self.perturbations),
             **self._generator_config,
         }
 
@@ -163,10 +209,10 @@ class Viewmaker(nn.Module):
 
         Shape:
             - x: ``(B, channels, *spatial)``.
-            - Output: for the shapes see the generator's docstring, as :class:`viewaug.generators.FastGenerator`.
+            - Output: for the shapes see :meth:`noise_shapes`.
         """
         self._check_input(x)
-        shapes = [(len(x), *shape) for shape in self.generator.noise_shapes(x.shape[2:])]
+        shapes = [(len(x), *shape) for shape in self.noise_shapes(x.shape[2:])]
         if generator is None:  # not passed on as None, with which torch.rand takes no dynamic shapes
             return tuple(torch.rand(shape, dtype=x.dtype, device=x.device) for shape in shapes)
         device = generator.device
@@ -174,8 +220,20 @@ class Viewmaker(nn.Module):
             torch.rand(shape, generator=generator, dtype=x.dtype, device=device).to(x.device) for shape in shapes
         )
 
+    def noise_shapes(self, size: Sequence[int]) -> Shapes:
+        """Return the shapes, without the batch dimension, of the noise for an input of a spatial size.
+
+        They are the generator's, as of :class:`viewaug.generators.FastGenerator`, and what a perturbation draws.
+        """
+        return self.generator.noise_shapes(size) + (((self._draws,),) if self._draws else ())
+
     def forward(
-        self, x: Tensor, noise: tuple[Tensor, ...] | None = None, *, budget: float | Tensor | None = None
+        self,
+        x: Tensor,
+        noise: tuple[Tensor, ...] | None = None,
+        *,
+        budget: float | Tensor | None = None,
+        copies: int = 1,
     ) -> Tensor:
         """Make a view.
 
@@ -183,43 +241,89 @@ class Viewmaker(nn.Module):
             x: the input.
             noise: what :meth:`draw_noise` returned, for a view that can be repeated; None to draw it here.
             budget: in place of the viewmaker's own, a number or one per sample, ``(B,)``.
+            copies: how many copies of a batch `x` holds, one after the other; the partners of a mixture are of the same
+                copy, so that none is the sample itself.
         """
         if noise is None:
             noise = self.draw_noise(x)
         else:
             self._check_input(x)
             self._check_noise(x, noise)
+        if budget is not None and self.budget is None:
+            raise ValueError(f"Expected no `budget` for a viewmaker without one, but got {budget}.")
+        if copies < 1 or len(x) % copies:
+            raise ValueError(f"Expected `copies` to divide the batch of {len(x)}, but got {copies}.")
         if not len(x):
             return x.clone()  # instance normalisation takes no empty batch
         budget = self.budget if budget is None else budget
+        fields = noise[:-1] if self._draws else noise
         with torch.autocast(x.device.type, enabled=False):
             wide = widen(x)
-            shift, scale = self._scale(wide)
-            seen = self.perturbation.analyse(_standardise(wide, shift, scale))
-            if self.units == "std":
-                budget = budget * (moments(wide)[1] if self.value_range else cast(Tensor, scale)).flatten()
-        raw = self.generator(seen.to(x.dtype), noise)
+            scale = self._scale(wide)
+            seen = self.perturbation.analyse(_standardise(wide, *scale))
+        raw = self.generator(seen.to(x.dtype), fields)
         with torch.autocast(x.device.type, enabled=False):
-            raw = Raw(raw.maps.to(wide.dtype), raw.numbers.to(wide.dtype))
+            draws = noise[-1] if self._draws else x.new_empty(len(x), 0)
+            raw = Raw(raw.maps.to(wide.dtype), raw.numbers.to(wide.dtype), draws, copies)
             if self.generator.from_noise:
                 raw = self.perturbation.twin(raw)
             if self.constraint == "rescale_coefficients":
                 spectral = cast(Spectral, self.perturbation)
+                budget = cast(float | Tensor, budget)
                 delta = spectral.synthesise(rescale_to_budget(spectral.coefficients(raw), budget, eps=self.eps))
                 return clamp_view(wide, wide + delta, self.value_range).to(x.dtype)
-            scaled = _standardise(wide, shift if self.perturbation.unit_range else 0.0, scale)
-            delta = self.perturbation.residual(scaled, raw)
-            if not self.perturbation.scales_up or self.constraint == "project":  # else the budget scales it anyhow
-                delta = delta * scale
-            return constrain(
-                x,
-                delta,
-                budget,
-                self.value_range,
-                self.constraint,
-                eps=self.eps,
-                shrink_only=not self.perturbation.scales_up,
-            )
+            unit: float | Tensor = 1.0
+            if self.units == "std":
+                unit = moments(wide)[1].flatten() if self.value_range else cast(Tensor, scale[1]).flatten()
+            return self._within(wide, self.perturbation, raw, budget, unit, scale).to(x.dtype)
+
+    def _within(
+        self,
+        x: Tensor,
+        perturbation: Perturbation,
+        raw: Raw,
+        budget: float | Tensor | None,
+        unit: float | Tensor,
+        scale: _Scale,
+    ) -> Tensor:
+        """Perturb within the budget, counted in `unit`, or in those that parts of the perturbation have."""
+        if perturbation.budget != COMMON:
+            budget = perturbation.budget
+        if perturbation.divided:
+            return perturbation.compose(x, raw, lambda step, x, part: self._within(x, step, part, budget, unit, scale))
+        if budget is None:
+            return clamp_view(x, self._candidate(x, perturbation, raw, scale), self.value_range)
+        return constrain(
+            x,
+            self._residual(x, perturbation, raw, scale),
+            budget * unit,
+            self.value_range,
+            cast(Constraint, self.constraint),
+            eps=self.eps,
+            shrink_only=not perturbation.scales_up,
+        )
+
+    def _residual(self, x: Tensor, perturbation: Perturbation, raw: Raw, scale: _Scale) -> Tensor:
+        """Return candidate - input."""
+        if isinstance(perturbation, Compound):
+            return self._candidate(x, perturbation, raw, scale) - x
+        if perturbation.unitless:
+            return perturbation.residual(x, raw)
+        shift, width = scale
+        delta = perturbation.residual(_standardise(x, shift if perturbation.unit_range else 0.0, width), raw)
+        if perturbation.scales_up and self.constraint != "project":
+            return delta  # the budget scales it anyhow
+        return delta * width
+
+    def _candidate(self, x: Tensor, perturbation: Perturbation, raw: Raw, scale: _Scale) -> Tensor:
+        """Return what a perturbation makes of an input without any budget."""
+        if isinstance(perturbation, Compound):
+            return perturbation.compose(x, raw, lambda step, x, part: self._candidate(x, step, part, scale))
+        if perturbation.unitless:
+            return perturbation(x, raw)
+        shift, width = scale
+        shift = shift if perturbation.unit_range else 0.0
+        return perturbation(_standardise(x, shift, width), raw) * width + shift
 
     @classmethod
     def from_reference(
@@ -273,12 +377,13 @@ class Viewmaker(nn.Module):
         return viewmaker
 
     def extra_repr(self) -> str:
+        budget = None if self.budget is None else f"{self.budget:g}"
         return (
-            f"channels={self.channels}, budget={self.budget:g}, dims={self.dims}, value_range={self.value_range}, "
+            f"channels={self.channels}, budget={budget}, dims={self.dims}, value_range={self.value_range}, "
             f"constraint={self.constraint!r}, units={self.units!r}"
         )
 
-    def _scale(self, x: Tensor) -> tuple[float | Tensor, float | Tensor]:
+    def _scale(self, x: Tensor) -> _Scale:
         """Return what to subtract from an input and to divide it by, so that its units do not matter."""
         if self.units == "raw":
             return 0.0, 1.0
@@ -300,7 +405,7 @@ class Viewmaker(nn.Module):
             raise ValueError(f"Expected the sides of `x` to be at least {smallest}, but got {tuple(x.shape)}.")
 
     def _check_noise(self, x: Tensor, noise: tuple[Tensor, ...]) -> None:
-        shapes = tuple((len(x), *shape) for shape in self.generator.noise_shapes(x.shape[2:]))
+        shapes = tuple((len(x), *shape) for shape in self.noise_shapes(x.shape[2:]))
         if not isinstance(noise, (tuple, list)) or not all(isinstance(field, Tensor) for field in noise):
             raise TypeError(f"Expected `noise` to be a tuple of tensors, but got {type(noise).__name__}.")
         got = tuple(tuple(field.shape) for field in noise)

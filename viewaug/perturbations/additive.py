@@ -17,7 +17,7 @@ class Additive(Perturbation):
         return Needs(maps=channels)
 
     def twin(self, noise: Raw) -> Raw:
-        return Raw(0.1 * noise.maps, noise.numbers)  # small for tanh, so that a departure can be ten times as large
+        return noise._replace(maps=0.1 * noise.maps)  # small for tanh, so that a departure can be ten times as large
 
     def residual(self, x: Tensor, raw: Raw) -> Tensor:
         return raw.maps.tanh()

@@ -18,18 +18,19 @@ class Affine(Perturbation):
     """
 
     dims = (2,)
+    unitless = True
     geometric = True
 
     def needs(self, channels: int, dims: int) -> Needs:
         return Needs(numbers=7)
 
     def twin(self, noise: Raw) -> Raw:
-        return Raw(noise.maps, 0.5 * noise.numbers)
+        return noise._replace(numbers=0.5 * noise.numbers)
 
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
         height, width = x.shape[2:]
         size = x.new_tensor([width, height])
-        angle, scale, shear, shift = raw.numbers.tanh().split([1, 2, 2, 2], 1)
+        angle, scale, shear, shift = (self.strength * raw.numbers.tanh()).split([1, 2, 2, 2], 1)
         shear = math.radians(15) * shear
         matrix = get_affine_matrix2d(
             shift * size / 4,

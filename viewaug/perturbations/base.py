@@ -2,24 +2,46 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class Needs(NamedTuple):
-    """How many dense maps, and how many numbers per sample, a perturbation needs from a generator."""
+    """What a perturbation needs: dense maps and numbers per sample from a generator, and draws that none sees."""
 
     maps: int = 0
     numbers: int = 0
+    draws: int = 0
 
 
 class Raw(NamedTuple):
-    """What a generator makes: dense maps, ``(B, maps, *spatial)``, and numbers, ``(B, numbers)``, around 0."""
+    """What a perturbation gets.
+
+    A generator makes dense maps, ``(B, maps, *spatial)``, and numbers, ``(B, numbers)``, around 0. Draws,
+    ``(B, draws)``, are uniform in [0, 1), for what has no gradient, such as which other sample is the partner. The
+    batch holds so many copies of as many samples, one copy after the other.
+    """
 
     maps: Tensor
     numbers: Tensor
+    draws: Tensor = torch.empty(0, 0)
+    copies: int = 1
+
+    def split(self, needs: Sequence[Needs]) -> list["Raw"]:
+        """Divide it among several perturbations, by what each needs."""
+        parts = (
+            part.split([need[i] for need in needs], 1) if sum(need[i] for need in needs) else [part] * len(needs)
+            for i, part in enumerate(self[:3])
+        )
+        return [Raw(*part, self.copies) for part in zip(*parts, strict=True)]
+
+
+#: As the budget of a step: the viewmaker's own.
+COMMON: Literal["common"] = "common"
 
 
 class Perturbation(nn.Module, ABC):
@@ -30,7 +52,7 @@ class Perturbation(nn.Module, ABC):
     the same name, from which a checkpoint rebuilds it.
 
     What it gets does not depend on the units of the signal: inputs are divided by the width of the viewmaker's value
-    range, or without one by each sample's standard deviation.
+    range, or without one by each sample's standard deviation, unless it is the same in all units by itself.
 
     Examples:
         >>> from viewaug.perturbations import PERTURBATIONS, Needs, Perturbation
@@ -56,8 +78,16 @@ class Perturbation(nn.Module, ABC):
     scales_up = False
     #: whether it is defined for values from 0 to 1 only, to which inputs with a value range are scaled
     unit_range = False
-    #: whether it moves what is in the input, so that masks, boxes and keypoints would no longer fit
+    #: whether it is the same in all units, and so gets an input as it is
+    unitless = False
+    #: whether it moves what is in the input, or brings in something else, so that masks, boxes and keypoints would no
+    #: longer fit
     geometric = False
+    #: of its own, where it is a step of several: a number; None for none; or the viewmaker's
+    budget: float | Literal["common"] | None = COMMON
+    #: how much of the range of its options it uses, above 0 and up to 1; where no budget bounds it, a controller steers
+    #: this
+    strength = 1.0
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +101,7 @@ class Perturbation(nn.Module, ABC):
         return x
 
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
-        """Return a candidate for the view of `x`, `x` itself for a `raw` of zeros; all are float32 or wider."""
+        """Return a candidate for the view of `x`; all are float32 or wider."""
         return x + self.residual(x, raw)
 
     def twin(self, noise: Raw) -> Raw:
@@ -90,6 +120,15 @@ class Perturbation(nn.Module, ABC):
         """Return candidate - input; a perturbation that has it without the subtraction overrides this instead."""
         return self(x, raw) - x
 
+    def compose(self, x: Tensor, raw: Raw, apply: "Apply") -> Tensor:
+        """Return what the perturbations it is made of, if any, do to `x` together where `apply` says what each does."""
+        return apply(self, x, raw)
+
+    @property
+    def divided(self) -> bool:
+        """Whether perturbations that it is made of have budgets of their own."""
+        return False
+
     @property
     def options(self) -> dict[str, Any]:
         """The arguments that are not at their defaults."""
@@ -97,21 +136,33 @@ class Perturbation(nn.Module, ABC):
         return {name: getattr(self, name) for name, p in parameters if getattr(self, name) != p.default}
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+        budget = {} if self.budget == COMMON else {"budget": self.budget}
+        return ", ".join(f"{name}={value!r}" for name, value in (self.options | budget).items())
 
 
-def coarse(field: Tensor, knots: int) -> Tensor:
+Apply = Callable[[Perturbation, Tensor, Raw], Tensor]
+
+
+def coarse(field: Tensor, knots: int | Sequence[int]) -> Tensor:
     """Repeat one value in each of `knots` cells along each axis, such that noise stays as large as it was."""
     size = field.shape[2:]
-    return F.interpolate(F.interpolate(field, [min(side, knots) for side in size]), size)
+    return F.interpolate(F.interpolate(field, _cells(size, knots)), size)
 
 
-def smooth(field: Tensor, knots: int) -> Tensor:
-    """Average a field, ``(B, C, *spatial)``, in `knots` cells along each axis, and interpolate linearly in between."""
+def smooth(field: Tensor, knots: int | Sequence[int], *, corners: bool = False) -> Tensor:
+    """Average a field, ``(B, C, *spatial)``, in `knots` cells along each axis, and interpolate linearly in between.
+
+    Averages are put at the cells' centres, with nothing but the last one beyond; or such that the outer ones are at the
+    corners.
+    """
     size = field.shape[2:]
     pool, mode = _SMOOTH[len(size)]
-    cells = pool(field, [min(side, knots) for side in size])
-    return F.interpolate(cells, size, mode=mode, align_corners=False)
+    return F.interpolate(pool(field, _cells(size, knots)), size, mode=mode, align_corners=corners)
+
+
+def _cells(size: Sequence[int], knots: int | Sequence[int]) -> list[int]:
+    each = [knots] * len(size) if isinstance(knots, int) else knots
+    return [min(side, cells) for side, cells in zip(size, each, strict=True)]
 
 
 _SMOOTH: dict[int, tuple[Any, str]] = {

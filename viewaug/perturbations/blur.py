@@ -24,6 +24,8 @@ class Blur(Perturbation):
         ValueError: if `sigma` is not positive.
     """
 
+    unitless = True
+
     def __init__(self, sigma: float = 4.0) -> None:
         super().__init__()
         if not 0 < sigma < math.inf:
@@ -34,12 +36,12 @@ class Blur(Perturbation):
         return Needs(numbers=dims)
 
     def twin(self, noise: Raw) -> Raw:
-        return Raw(noise.maps, 0.5 * noise.numbers)
+        return noise._replace(numbers=0.5 * noise.numbers)
 
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
         dims = x.ndim - 2
         coefficients = dct(x, dims)
-        for axis, sigma in enumerate((self.sigma * raw.numbers.tanh()).unbind(1)):
+        for axis, sigma in enumerate((self.strength * self.sigma * raw.numbers.tanh()).unbind(1)):
             side = x.shape[2 + axis]
             omega = math.pi / side * torch.arange(side, dtype=x.dtype, device=x.device)
             gain = (-0.5 * (sigma[:, None] * omega).square()).exp()

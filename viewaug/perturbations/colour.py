@@ -26,12 +26,12 @@ class Colour(Perturbation):
 
     def twin(self, noise: Raw) -> Raw:
         factors = noise.numbers.new_tensor([0.5, 0.5, 0.5, 0.5, 0.2])
-        return Raw(noise.maps, noise.numbers * factors[: noise.numbers.shape[1]])
+        return noise._replace(numbers=noise.numbers * factors[: noise.numbers.shape[1]])
 
     def residual(self, x: Tensor, raw: Raw) -> Tensor:
         # An infinite slope of gamma at black is kept out; what lies outside the range is changed like its ends.
         base = x.clamp(1e-3, 1)
-        brightness, contrast, gamma, *rest = per_sample(raw.numbers.tanh(), 2).split(1, 1)
+        brightness, contrast, gamma, *rest = per_sample(self.strength * raw.numbers.tanh(), 2).split(1, 1)
         y = (base + brightness / 2).clamp(max=1) * (1 + contrast)
         y = (y.clamp(1e-3, 1).log() * (math.log(3) * gamma).exp()).exp()
         if rest:

@@ -25,6 +25,7 @@ class Filter(Perturbation):
     """
 
     dims = (1,)
+    unitless = True
 
     def __init__(self, bands: int = 16) -> None:
         super().__init__()
@@ -35,10 +36,10 @@ class Filter(Perturbation):
         return Needs(numbers=channels * self.bands)
 
     def twin(self, noise: Raw) -> Raw:
-        return Raw(noise.maps, 0.5 * noise.numbers)
+        return noise._replace(numbers=0.5 * noise.numbers)
 
     def residual(self, x: Tensor, raw: Raw) -> Tensor:
-        magnitudes = math.log(4) * raw.numbers.tanh().unflatten(1, (-1, self.bands))
+        magnitudes = self.strength * math.log(4) * raw.numbers.tanh().unflatten(1, (-1, self.bands))
         place = 2 * (self.bands - 1) * torch.fft.rfftfreq(x.shape[-1], dtype=x.dtype, device=x.device)
         below = place.long().clamp(max=self.bands - 2)
         response = torch.lerp(magnitudes[..., below], magnitudes[..., below + 1], place - below).expm1()

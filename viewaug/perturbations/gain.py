@@ -21,6 +21,7 @@ class Gain(Perturbation):
     """
 
     dims = (1,)
+    unitless = True
 
     def __init__(self, knots: int = 16) -> None:
         super().__init__()
@@ -31,7 +32,7 @@ class Gain(Perturbation):
         return Needs(maps=channels)
 
     def twin(self, noise: Raw) -> Raw:
-        return Raw(0.5 * coarse(noise.maps, self.knots), noise.numbers)
+        return noise._replace(maps=0.5 * coarse(noise.maps, self.knots))
 
     def residual(self, x: Tensor, raw: Raw) -> Tensor:
-        return x * (math.log(4) * smooth(raw.maps, self.knots).tanh()).expm1()
+        return x * (self.strength * math.log(4) * smooth(raw.maps, self.knots).tanh()).expm1()

@@ -1,21 +1,20 @@
 """Several perturbations, one after the other."""
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from viewaug.perturbations.base import Needs, Perturbation, Raw
+from viewaug.perturbations.base import COMMON, Apply, Needs, Perturbation, Raw
 
 
-class Sequential(Perturbation):
-    """Applies perturbations in order; one budget bounds what they do together."""
+class Compound(Perturbation):
+    """What is made of several perturbations."""
 
     def __init__(self, steps: Sequence[Perturbation]) -> None:
         super().__init__()
-        if not steps:
-            raise ValueError("Expected `steps` to hold at least one perturbation, but it is empty.")
         self.steps = nn.ModuleList(steps)
         self.dims = tuple(dims for dims in (1, 2, 3) if all(dims in step.dims for step in steps))
         self.scales_up = all(step.scales_up for step in steps)
@@ -29,23 +28,52 @@ class Sequential(Perturbation):
 
     def needs(self, channels: int, dims: int) -> Needs:
         self._needs = [step.needs(channels, dims) for step in self]
-        return Needs(sum(need.maps for need in self._needs), sum(need.numbers for need in self._needs))
+        return Needs(*map(sum, zip(*self._needs, strict=True)))
 
     def __iter__(self) -> Iterator[Perturbation]:
         return iter(self.steps)  # type: ignore[arg-type]
 
     def twin(self, noise: Raw) -> Raw:
-        maps, numbers = zip(
-            *(step.twin(part) for step, part in zip(self, self._parts(noise), strict=True)), strict=True
+        twins = [step.twin(part) for step, part in self.parts(noise)]
+        return noise._replace(
+            maps=torch.cat([twin.maps for twin in twins], 1), numbers=torch.cat([twin.numbers for twin in twins], 1)
         )
-        return Raw(torch.cat(maps, 1), torch.cat(numbers, 1))
 
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
-        for step, part in zip(self, self._parts(raw), strict=True):
-            x = step(x, part)
+        return self.compose(x, raw, lambda step, x, part: step(x, part))
+
+    def parts(self, raw: Raw) -> Iterator[tuple[Perturbation, Raw]]:
+        """Return each perturbation with its part of the raw output."""
+        return zip(self, raw.split(self._needs), strict=True)
+
+
+class Sequential(Compound):
+    """Applies perturbations in order; one budget bounds what they do together.
+
+    Where steps have budgets of their own, or none, the common one bounds each run of steps between these, from what
+    the run gets.
+
+    Args:
+        steps: the perturbations.
+    """
+
+    def __init__(self, steps: Sequence[Perturbation]) -> None:
+        if not steps:
+            raise ValueError("Expected `steps` to hold at least one perturbation, but it is empty.")
+        if any(map(_has_own, steps)):
+            runs = [(own, list(run)) for own, run in groupby(steps, _has_own)]
+            steps = [step for own, run in runs for step in (run if own or len(run) == 1 else [Sequential(run)])]
+        super().__init__(steps)
+
+    @property
+    def divided(self) -> bool:
+        return any(map(_has_own, self))
+
+    def compose(self, x: Tensor, raw: Raw, apply: Apply) -> Tensor:
+        for step, part in self.parts(raw):
+            x = apply(step, x, part)
         return x
 
-    def _parts(self, raw: Raw) -> Iterator[Raw]:
-        maps = raw.maps.split([need.maps for need in self._needs], 1)
-        numbers = raw.numbers.split([need.numbers for need in self._needs], 1)
-        return map(Raw, maps, numbers)
+
+def _has_own(step: Perturbation) -> bool:
+    return step.budget != COMMON or step.divided

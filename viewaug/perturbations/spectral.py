@@ -51,7 +51,7 @@ class Spectral(Perturbation):
     def twin(self, noise: Raw) -> Raw:
         places = [torch.arange(side, dtype=noise.maps.dtype, device=noise.maps.device) for side in noise.maps.shape[2:]]
         frequency = torch.stack(torch.meshgrid(*places, indexing="ij")).square().sum(0).sqrt()
-        return Raw(0.3 * noise.maps / (1 + frequency), noise.numbers)
+        return noise._replace(maps=0.3 * noise.maps / (1 + frequency))
 
     def residual(self, x: Tensor, raw: Raw) -> Tensor:
         return self.synthesise(self.coefficients(raw))

@@ -22,6 +22,7 @@ class Warp(Perturbation):
     """
 
     geometric = True
+    unitless = True
 
     def __init__(self, knots: int = 4, reach: float = 0.25) -> None:
         super().__init__()
@@ -34,18 +35,18 @@ class Warp(Perturbation):
         return Needs(maps=dims)
 
     def twin(self, noise: Raw) -> Raw:
-        return Raw(0.5 * coarse(noise.maps, self.knots), noise.numbers)
+        return noise._replace(maps=0.5 * coarse(noise.maps, self.knots))
 
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
-        shift = self.reach * smooth(raw.maps, self.knots).tanh()
+        shift = self.strength * self.reach * smooth(raw.maps, self.knots).tanh()
         if x.ndim == 3:
-            return _resample(x, x.shape[2] * shift)
+            return resample(x, x.shape[2] * shift)
         identity = torch.eye(x.ndim - 2, x.ndim - 1, dtype=x.dtype, device=x.device).expand(len(x), -1, -1)
         grid = F.affine_grid(identity, list(x.shape), align_corners=False)  # a side is 2 long
         return F.grid_sample(x, grid + 2 * shift.movedim(1, -1), padding_mode="reflection", align_corners=False)
 
 
-def _resample(x: Tensor, shift: Tensor) -> Tensor:
+def resample(x: Tensor, shift: Tensor) -> Tensor:
     """Resample a waveform at places shifted by so many samples; float32 could not tell a long one's places apart."""
     length, whole = x.shape[2], shift.floor()
 

@@ -1,0 +1,221 @@
+"""Replace a region: by the same region of another sample (mix), or by the mean, zero or noise (mask)."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from viewaug._checks import check_choice
+from viewaug.perturbations.base import Needs, Perturbation, Raw, coarse, smooth
+
+Fill = Literal["mean", "zero", "noise"]
+Grain = float | int | Sequence[float | int] | None
+Edge = float | tuple[float, float]
+
+# The table of ranks has so many steps, and is counted from about so many points of a field.
+_STEPS, _POINTS = 16, 64
+# Width of the edge whose gradient a hard one has.
+_WIDTH = 0.1
+_DEVIATION = math.pi / math.sqrt(12)  # of noise whose tanh is uniform
+
+
+class Region(Perturbation):
+    """Replaces what stands where a field is lowest, a share of a sample.
+
+    The field is smooth: random numbers, and what is learned, on a coarse grid, interpolated. An element whose rank in
+    its sample's field is `r`, from 0 to 1, is replaced by a weight of ``sigmoid((t - r) / edge)``; `t` is such that the
+    mean weight is the share, which is uniform between 0 and its bound. A hard edge has a straight-through gradient.
+    """
+
+    unitless = True
+
+    def __init__(self, share: float, grain: Grain, edge: Edge, channels: bool) -> None:
+        super().__init__()
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
+            raise ValueError(f"Expected `share` to be between 0 and 1, but got {share!r}.")
+        self.share = float(share)
+        for cell in grain if isinstance(grain, Sequence) else (() if grain is None else (grain,)):
+            whole = isinstance(cell, int) and not isinstance(cell, bool) and cell > 0
+            if not whole and not (isinstance(cell, float) and 0 < cell <= 1):
+                raise ValueError(f"Expected `grain` to be a whole number of elements, or a share, but got {grain!r}.")
+        self.grain = list(grain) if isinstance(grain, Sequence) else grain
+        low, high = edge if isinstance(edge, (list, tuple)) and len(edge) == 2 else (edge, edge)
+        numbers = all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in (low, high))
+        if not numbers or not 0 <= low <= high < math.inf or (low == 0) != (high == 0):
+            raise ValueError(
+                f"Expected `edge` to be 0, positive, or (low, high) with 0 < low <= high, but got {edge!r}."
+            )
+        self.edge: Edge = (float(low), float(high)) if low < high else float(low)
+        self.channels = channels
+
+    def needs(self, channels: int, dims: int) -> Needs:
+        if isinstance(self.grain, list) and len(self.grain) != dims:
+            raise ValueError(f"Expected `grain` to be one or {dims}, by axis, but got {self.grain}.")
+        if self.channels and channels == 1:
+            raise ValueError("Expected `channels=True` for an input of two or more channels, but it has one.")
+        return Needs(maps=channels if self.channels else 1, numbers=1 + isinstance(self.edge, tuple))
+
+    def twin(self, noise: Raw) -> Raw:
+        fields = self._fields(noise)
+        size = fields.shape[2:]
+        return noise._replace(maps=torch.cat([coarse(fields, self._cells(size)), noise.maps[:, fields.shape[1] :]], 1))
+
+    def weight(self, raw: Raw) -> Tensor:
+        """Return how much of each element is replaced, ``(B, 1 or channels, *spatial)``."""
+        fields = self._fields(raw)
+        rank = _rank(smooth(fields, self._cells(fields.shape[2:]), corners=True))
+        uniform = (1 + raw.numbers.tanh()).view(*raw.numbers.shape, *(1,) * (fields.ndim - 1)).unbind(1)
+        share = self.strength * self.share / 2 * uniform[0]
+        if not self.edge:
+            soft = _sigmoid(rank, share, _WIDTH)
+            return (rank < share).to(soft) + soft - soft.detach()
+        if isinstance(self.edge, float):
+            return _sigmoid(rank, share, self.edge)
+        low, high = map(math.log, self.edge)
+        return _sigmoid(rank, share, (low + (high - low) / 2 * uniform[1]).exp())
+
+    def _fields(self, raw: Raw) -> Tensor:
+        """Return the maps that are fields."""
+        return raw.maps
+
+    def _cells(self, size: Sequence[int]) -> list[int]:
+        """Return the number of cells along each axis."""
+        grain = self.grain if self.grain is not None else (0.25 if len(size) == 1 else 0.5)
+        each = grain if isinstance(grain, list) else [grain] * len(size)
+        return [
+            max(1, round(1 / cell if isinstance(cell, float) else side / cell))
+            for cell, side in zip(each, size, strict=True)
+        ]
+
+
+class Mix(Region):
+    """Replaces a region by that of a partner, another sample of the batch.
+
+    With a hard edge this is FMix (Harris et al., 2020) as a view: a region that is cut from a smooth random field, as
+    CutMix does by a box (Yun et al., ICCV 2019). With a wide one it is mixup (Zhang et al., ICLR 2018). The view stays
+    the positive of the sample that keeps the larger share, as in DACL (Verma et al., ICML 2021). So a view depends on
+    its batch; of a batch of one it is the input. Nothing comes from a partner that is not finite.
+
+    Its random twin is just that, without anything learned.
+
+    Args:
+        share: the largest share that is replaced; it is drawn per sample, up to that.
+        grain: side of a cell of the field, as a share of each side if a float, in pixels or samples if an integer;
+            or one for each axis. None for a half, and for a quarter in series.
+        edge: width of the edge, in ranks: 0 for a hard one, 2 and more for nearly uniform weights; ``(low, high)``
+            for one that is drawn per sample, log-uniformly, and learned.
+        channels: whether each channel has its own field.
+
+    Raises:
+        ValueError: for an option of the wrong value, or `channels` for an input of one channel.
+
+    Examples:
+        >>> viewmaker = viewaug.Viewmaker(perturbation={"name": "mix", "edge": (0.05, 2.0)}, budget=None)
+        >>> viewmaker(torch.rand(8, 3, 32, 32)).shape
+        torch.Size([8, 3, 32, 32])
+    """
+
+    geometric = True
+
+    def __init__(self, share: float = 0.5, grain: Grain = None, edge: Edge = 0.0, channels: bool = False) -> None:
+        super().__init__(share, grain, edge, channels)
+
+    def needs(self, channels: int, dims: int) -> Needs:
+        return super().needs(channels, dims)._replace(draws=1)
+
+    def forward(self, x: Tensor, raw: Raw) -> Tensor:
+        partner = partners(raw.draws[:, 0], raw.copies)
+        finite = x.detach().flatten(1).sum(1).isfinite()
+        partner = torch.where(finite[partner], partner, torch.arange(len(x), device=x.device))
+        return torch.lerp(x, x[partner], self.weight(raw))
+
+
+class Mask(Region):
+    """Replaces a region by the sample's mean of each channel, by zero, or by noise.
+
+    Of fine cells it is random erasing (Zhong et al., AAAI 2020), of large ones what ColorMAE (Hinojosa et al., ECCV
+    2024) found to be better: filtered noise. Cells as large as one axis are the stripes of SpecAugment (Park et al.,
+    Interspeech 2019): ``grain=(1.0, 8)`` for stripes of time in a spectrogram, ``grain=(8, 1.0)`` of frequency.
+    With `channels` and ``grain=1.0`` it hides whole channels.
+
+    Its random twin is just that, without anything learned.
+
+    Args:
+        share, grain, edge, channels: as of :class:`Mix`.
+        fill: ``"mean"``, ``"zero"``, or ``"noise"`` around the mean, of the deviation of each channel.
+
+    Raises:
+        ValueError: for an option of the wrong value, or `channels` for an input of one channel.
+    """
+
+    def __init__(
+        self,
+        share: float = 0.5,
+        grain: Grain = None,
+        edge: Edge = 0.0,
+        channels: bool = False,
+        fill: Fill = "mean",
+    ) -> None:
+        super().__init__(share, grain, edge, channels)
+        check_choice("fill", fill, get_args(Fill))
+        self.fill = fill
+        self._many = 1
+
+    def needs(self, channels: int, dims: int) -> Needs:
+        needs = super().needs(channels, dims)
+        self._many = needs.maps
+        return needs._replace(maps=needs.maps + channels) if self.fill == "noise" else needs
+
+    def forward(self, x: Tensor, raw: Raw) -> Tensor:
+        axes = tuple(range(2, x.ndim))
+        fill = x.new_zeros(1) if self.fill == "zero" else x.mean(axes, keepdim=True)
+        if self.fill == "noise":
+            deviation = (x - fill).square().mean(axes, keepdim=True).clamp(min=1e-30).sqrt()
+            fill = fill + deviation / _DEVIATION * raw.maps[:, self._many :]
+        return torch.lerp(x, fill, self.weight(raw))
+
+    def _fields(self, raw: Raw) -> Tensor:
+        return raw.maps[:, : self._many]
+
+
+def partners(draws: Tensor, copies: int = 1) -> Tensor:
+    """Return the place of another sample of the same copy for each sample, uniformly drawn; its own if there is none.
+
+    Args:
+        draws: uniform in [0, 1), ``(B,)``.
+        copies: how many copies of a batch there are, one after the other.
+
+    Examples:
+        >>> partners(torch.tensor([0.0, 0.5, 0.9, 0.0, 0.0, 0.0]), copies=2)
+        tensor([1, 0, 1, 4, 5, 3])
+    """
+    size = len(draws) // copies
+    place = torch.arange(len(draws), device=draws.device)
+    step = 1 + (draws * (size - 1)).long().clamp(max=max(0, size - 2))
+    return place - place % size + (place + step) % size
+
+
+def _rank(field: Tensor) -> Tensor:
+    """Return the share of a sample's elements below each, by a table with linear interpolation in between."""
+    flat = field.flatten(1)
+    fixed = flat.detach()
+    low, high = fixed.aminmax(dim=1, keepdim=True)
+    steps = torch.linspace(0, 1, _STEPS + 1, dtype=flat.dtype, device=flat.device)
+    points = fixed[:, :: max(1, flat.shape[1] // _POINTS), None]
+    edges = torch.lerp(low, high, steps)[:, None]
+    table = ((points < edges).to(flat).mean(1) + (points <= edges).to(flat).mean(1)) / 2
+    place = (flat - low) / (high - low).clamp(min=1e-9) * _STEPS
+    step = place.detach().clamp(0, _STEPS - 1).nan_to_num().long()
+    return torch.lerp(table.gather(1, step), table.gather(1, step + 1), place - step).view_as(field)
+
+
+def _sigmoid(rank: Tensor, share: Tensor, width: float | Tensor) -> Tensor:
+    """Return ``sigmoid((t - rank) / width)``, `t` such that the mean over all ranks, 0 to 1, is the share.
+
+    That mean is ``width * log((1 + exp(t / width)) / (1 + exp((t - 1) / width)))``, which is solved for `t`.
+    """
+    share = share.clamp(1e-6, 1 - 1e-6)
+    level = (-(-share / width).expm1()).log() - (-((share - 1) / width).expm1()).log()
+    return ((share - rank) / width + level).sigmoid()
