@@ -42,7 +42,8 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
     viewmaker's value range, not normalised: see `mean` and `std`, and
     :func:`viewaug.adapters.lightly.base_transform`.
 
-    It logs ``viewmaker/distortion``, ``viewmaker/grad_norm`` and ``viewmaker/budget``.
+    It logs ``viewmaker/distortion``, ``viewmaker/grad_norm`` and ``viewmaker/budget``, or without one
+    ``viewmaker/strength``.
 
     Args:
         viewmaker: the viewmaker.
@@ -90,6 +91,8 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
             if self.controller.viewmaker is not viewmaker:
                 raise ValueError("Expected `budget` to control the callback's viewmaker, but it controls another one.")
             budget = None
+        if budget is not None and viewmaker.budget is None:
+            raise ValueError("Expected no `budget` schedule for a viewmaker without a budget.")
         if budget is not None and not callable(budget):
             raise TypeError(
                 f"Expected `budget` to be a BudgetController or a function of the step, not {type(budget).__name__}."
@@ -236,16 +239,17 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
             )
         place = trainer.current_epoch, trainer.fit_loop.batch_idx, trainer.global_rank
         generator = generator_at(self.seed, *place, inputs[0].device)
-        budget = self.viewmaker.budget if self.budget is None else float(self.budget(trainer.global_step))
+        budget = None if self.budget is None else float(self.budget(trainer.global_step))
         outputs = self._augmentation.perturb_each(inputs, generator, budget=budget)
-        self._record(inputs, outputs, budget, pl_module)
+        self._record(inputs, outputs, self.viewmaker.budget if budget is None else budget, pl_module)
         outputs = [self._augmentation.normalise(view) for view in outputs]
         return outputs[0] if isinstance(part, Tensor) else _like(part, outputs)
 
-    def _record(self, inputs: Sequence[Tensor], views: Sequence[Tensor], budget: float, pl_module: Any) -> None:
+    def _record(self, inputs: Sequence[Tensor], views: Sequence[Tensor], budget: float | None, pl_module: Any) -> None:
         with torch.no_grad():
             realised = torch.cat([distortion(x, view) for x, view in zip(inputs, views, strict=True)]).mean()
-        for name, value in (("distortion", realised), ("budget", budget)):
+        bound = ("strength", self.viewmaker.strength) if budget is None else ("budget", budget)
+        for name, value in (("distortion", realised), bound):
             pl_module.log(f"viewmaker/{name}", value, on_step=True, on_epoch=False)
         if self.draw_every_n_epochs:
             self._last = inputs[0][:8].detach(), [views[0][:8].detach()]

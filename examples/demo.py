@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from lightly.utils.debug import std_of_l2_normalized
 from torch import Tensor, nn
+from viewaug.examples.families import family
 from viewaug.examples.grid import default_workers, held_out_tenth, run_grid, tick, write_json
 from viewaug.examples.handmade import noise_views, simclr_pipeline
 from viewaug.examples.objectives import OBJECTIVES, objective
@@ -55,6 +56,8 @@ class Settings:
     temperature: float = 0.1
     lr: float = 0.06
     viewmaker_lr: float = 3e-3
+    difficulty: float | None = None  # to which a controller steers the budget
+    encoder: str = "residual"
     validation: bool = False  # probes score every tenth training image, held out, instead of the test images
 
 
@@ -76,8 +79,16 @@ class Block(nn.Module):
         return (self.residual(x) + self.shortcut(x)).relu()
 
 
-def encoder(width: int = 16) -> nn.Sequential:
-    """A small residual network from images to ``4 * width`` features."""
+def encoder(kind: str = "residual", width: int = 16) -> nn.Sequential:
+    """A small network from images to ``4 * width`` features, residual, or plain and at full resolution first."""
+    if kind == "plain":
+        layers: list[nn.Module] = []
+        for stage in range(3):
+            wide = width << stage
+            for before, stride in ((wide // 2 if stage else 3, 2 if stage else 1), (wide, 1)):
+                conv = nn.Conv2d(before, wide, 3, stride, padding=1, bias=False)
+                layers += [conv, nn.BatchNorm2d(wide), nn.ReLU()]
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     return nn.Sequential(
         nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(width),
@@ -100,7 +111,7 @@ def make_viewmaker(views: str, settings: Settings) -> viewaug.Viewmaker:
     first, *rest = names = views.split("+")
     named = rest if first in ("random", "learned", "original") else names
     generator = "random" if first == "random" else settings.generator
-    return viewaug.Viewmaker(3, budget=settings.budget, generator=generator, perturbation=named or "additive")
+    return viewaug.Viewmaker(3, budget=settings.budget, generator=generator, perturbation=family(named or ["additive"]))
 
 
 def fixed_views(views: str, settings: Settings) -> Callable[[Tensor], Sequence[Tensor]]:
@@ -136,7 +147,17 @@ def self_supervised(
         return take_turns, [sgd, adam], viewmaker
     augmentation = viewaug.AdversarialAugmentation(viewmaker)
     joint = viewaug.JointOptimizer(sgd, viewmaker.parameters(), lr=settings.viewmaker_lr)
-    return lambda data: descend(joint, model(*augmentation.views(data.images))), [joint], viewmaker
+    steer: Callable[[Tensor], Any] = lambda loss: None  # noqa: E731
+    if settings.difficulty is not None and viewmaker.budget is not None:
+        unrelated = math.log(2 * settings.batch - 1)
+        steer = viewaug.BudgetController(viewmaker, target=settings.difficulty, unrelated=unrelated).step
+
+    def step(data: PhotoDigits) -> Tensor:
+        loss = descend(joint, model(*augmentation.views(data.images)))
+        steer(loss)
+        return loss
+
+    return step, [joint], viewmaker
 
 
 def supervised(backbone: nn.Module, settings: Settings, device: str) -> tuple[Step, list[torch.optim.Optimizer]]:
@@ -166,7 +187,7 @@ def pretrain(
 ) -> tuple[nn.Sequential, viewaug.Viewmaker | None, dict[str, float]]:
     """Pretrain an encoder, by default with SimCLR (Chen et al., ICML 2020)."""
     torch.manual_seed(seed)
-    backbone = encoder().to(memory_format=torch.channels_last).to(device)
+    backbone = encoder(settings.encoder).to(memory_format=torch.channels_last).to(device)
     viewmaker = None
     if method == "untrained":
         return backbone, None, {}
@@ -310,6 +331,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         action="store_true",
         help="score a held-out tenth of the training images instead of the test images: for choosing settings",
     )
+    parser.add_argument("--batch", type=positive(int), default=defaults.batch, help="images of a step")
+    parser.add_argument(
+        "--difficulty",
+        type=positive(float),
+        default=None,
+        help="have the budget adapt to this share of the highest loss",
+    )
+    parser.add_argument(
+        "--encoder", choices=("residual", "plain"), default=defaults.encoder, help="network to pretrain"
+    )
     parser.add_argument("--device", default="cpu", help="torch device")
     parser.add_argument("--workers", type=positive(int), default=None, help="processes; default 2 on a CPU, else 1")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for results, figure and viewmakers")
@@ -320,9 +351,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         generator=options.generator,
         train_images=options.images,
         validation=options.validation,
+        batch=options.batch,
+        difficulty=options.difficulty,
+        encoder=options.encoder,
     )
-    if options.images - options.validation * (options.images // 10) < defaults.batch:
-        parser.error(f"argument --images: expected at least one batch of {defaults.batch}, but got {options.images}")
+    if options.images - options.validation * (options.images // 10) < options.batch:
+        parser.error(f"argument --images: expected at least one batch of {options.batch}, but got {options.images}")
     options.methods = list(dict.fromkeys(options.methods))
     for method in options.methods:
         name, views = parse(method)

@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 from viewaug.adapters.torchaudio import LogMel
+from viewaug.examples.families import family
 from viewaug.examples.handmade import noise_views
 from viewaug.examples.handmade_audio import SpectralViews, waveform_views
 from viewaug.examples.multitask import command
@@ -171,7 +172,7 @@ class AudioExperiment(Experiment):
             dims=method.dims,
             budget=budget,
             generator=method.generator,
-            perturbation=list(method.perturbation),
+            perturbation=family(method.perturbation),
             value_range=None,
         )
 

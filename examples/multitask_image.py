@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import kornia.augmentation as K
 from torch import Tensor, nn
+from viewaug.examples.families import family
 from viewaug.examples.handmade import noise_views, simclr_pipeline
 from viewaug.examples.multitask import command
 from viewaug.examples.multitask.backgrounds import SIZE, Images, backgrounds
@@ -149,7 +150,7 @@ class ImageExperiment(Experiment):
         """Return a viewmaker of images."""
         original: dict[str, Any] = {"constraint": "rescale", "value_range": None} if method.protocol == "turns" else {}
         return viewaug.Viewmaker(
-            3, budget=budget, generator=method.generator, perturbation=list(method.perturbation), **original
+            3, budget=budget, generator=method.generator, perturbation=family(method.perturbation), **original
         )
 
 

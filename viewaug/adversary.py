@@ -206,9 +206,7 @@ class AdversarialAugmentation(nn.Module):
         parts = {"warmup": self.warmup, "frozen": self.frozen}
         return ", ".join(f"{name}={value}" for name, value in parts.items() if value)
 
-    def _view(
-        self, x: Tensor, noise: tuple[Tensor, ...] | None, budget: float | Tensor | None, copies: int
-    ) -> Tensor:
+    def _view(self, x: Tensor, noise: tuple[Tensor, ...] | None, budget: float | Tensor | None, copies: int) -> Tensor:
         if self.transform is not None:
             x = self.transform(x)
         if not self._checked and not torch.compiler.is_compiling():

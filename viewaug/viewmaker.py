@@ -131,11 +131,12 @@ class Viewmaker(nn.Module):
         self.value_range: ValueRange = None if value_range is None else (float(value_range[0]), float(value_range[1]))
         self.constraint, self.units, self.eps = constraint, units, eps
         self.perturbation = build(perturbation, self.perturbations)
-        self.budget = budget
-        bounds = [bound for _, bound in leaves(self.perturbation, budget)]
+        inherits = any(bound == COMMON for _, bound in leaves(self.perturbation, COMMON))
+        self.budget = budget if inherits else None
+        bounds = [bound for _, bound in leaves(self.perturbation, self.budget)]
         if constraint != "fit" and not any(bounds):
             raise ValueError(f"Expected no `constraint` where nothing has a budget, but got {constraint!r}.")
-        if strength != 1 or budget is None:
+        if strength != 1:
             self.strength = strength
         kind = type(self.perturbation).__name__
         if dims not in self.perturbation.dims:

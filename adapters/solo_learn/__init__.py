@@ -18,7 +18,7 @@ __all__ = ["Settings", "Swap", "wrap"]
 class Settings:
     """The node ``viewmaker`` of a configuration; ``conf/viewmaker/default.yaml`` says what each key means."""
 
-    budget: float = 0.05
+    budget: float | None = 0.05
     generator: str = "fast"
     perturbation: Any = "additive"
     constraint: Any = "fit"
@@ -49,7 +49,8 @@ class Settings:
         """Make or load the viewmaker."""
         if self.checkpoint is not None:
             viewmaker = viewaug.load(self.checkpoint)
-            viewmaker.budget = self.budget
+            if viewmaker.budget is not None:
+                viewmaker.budget = self.budget
             return viewmaker
         return Viewmaker(
             self.channels,
@@ -135,7 +136,7 @@ def wrap(method: type[Any]) -> type[Any]:
             out = super().training_step([index, views, *rest], batch_idx)
             if self._controller is not None:
                 self._controller.step(out["loss"] if isinstance(out, dict) else out)
-                self.log("viewmaker/budget", self._controller.budget)
+                self.log(f"viewmaker/{self._controller.steered}", self._controller.value)
                 self.log("viewmaker/difficulty", self._controller.difficulty)
             return out
 

@@ -56,7 +56,9 @@ def run_cell(
     else:
         module = Contrastive(encoder, features, options, augment, seed)
         if viewmaker is not None:
-            steered = method.steered or (options.difficulty is not None and method.budget is None)
+            steered = method.steered or (
+                options.difficulty is not None and method.budget is None and viewmaker.budget is not None
+            )
             steps = options.epochs * (len(train) // options.batch)
             callback = _callback(viewmaker, options, steered, steps, seed)
     module = module.to(memory_format=torch.channels_last)
@@ -85,7 +87,7 @@ def run_cell(
         cell["on_views"] = probe(module.encoder, train, test_batch, tasks, views=views)[1]
     if viewmaker is not None:
         viewaug.save(viewmaker.cpu(), viewmaker_file(out, label))
-        cell["budget"] = viewmaker.budget
+        cell["budget"], cell["strength"] = viewmaker.budget, viewmaker.strength
     return {**cell, "loss": log.curve[-1]["loss"], "cpu_seconds": round(log.seconds, 1), "curve": log.curve}
 
 

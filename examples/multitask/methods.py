@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from viewaug.examples.families import family
+
 import viewaug
 from viewaug.generators import GENERATORS
 
@@ -68,7 +70,7 @@ def parse(name: str, methods: Mapping[str, Method]) -> Method:
     if first in GENERATORS:
         method, parts = replace(method, generator=first), rest
     if parts:
-        viewaug.Viewmaker(dims=method.dims, perturbation=parts)  # or the error that says what is wrong
+        viewaug.Viewmaker(dims=method.dims, perturbation=family(parts))  # or the error that says what is wrong
         method = replace(method, perturbation=tuple(parts))
     return method
 

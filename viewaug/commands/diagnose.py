@@ -22,7 +22,7 @@ from torch import Tensor
 import viewaug
 from viewaug._files import replacing, sha256
 from viewaug.adversary import check_values
-from viewaug.budget import constrain
+from viewaug.budget import ValueRange, constrain
 from viewaug.commands._arguments import positive, seed
 from viewaug.probes import load_probe
 
@@ -80,10 +80,15 @@ def _diagnose(options: argparse.Namespace) -> None:
     files = _named("--probe", options.probe)
     scorers = {name: load_probe(file) for name, file in files.items()}
 
+    budget = first.budget
+    if budget is None:  # noise that changes as much
+        sample = data.x[:256]
+        view = _views(first)(sample, torch.Generator().manual_seed(options.seed))
+        budget = viewaug.distortion(sample, view).mean().item()
     views = {name: _views(viewmaker) for name, viewmaker in viewmakers.items()}
-    views |= {"noise": _noise(first)} | {name: _function(path) for name, path in compared.items()}
+    views |= {"noise": _noise(budget, first.value_range)} | {name: _function(path) for name, path in compared.items()}
     sources = {name: sha256(file) for name, file in checkpoints.items()}
-    sources |= {"noise": f"budget {first.budget}"} | compared
+    sources |= {"noise": f"budget {budget}"} | compared
     common = {
         "data": sha256(options.data),
         "probes": {name: sha256(file) for name, file in files.items()},
@@ -161,10 +166,10 @@ def _views(viewmaker: viewaug.Viewmaker) -> "Views":
     return make
 
 
-def _noise(viewmaker: viewaug.Viewmaker) -> "Views":
+def _noise(budget: float, value_range: ValueRange) -> "Views":
     def make(x: Tensor, generator: torch.Generator) -> Tensor:
         delta = 2 * torch.rand(x.shape, generator=generator) - 1
-        return constrain(x, delta, viewmaker.budget, viewmaker.value_range)
+        return constrain(x, delta, budget, value_range)
 
     return make
 

@@ -7,7 +7,7 @@ from typing import Any
 from viewaug.budget import check_budget
 from viewaug.perturbations.additive import Additive
 from viewaug.perturbations.affine import Affine
-from viewaug.perturbations.base import COMMON, Needs, Perturbation, Raw
+from viewaug.perturbations.base import COMMON, Budget, Needs, Perturbation, Raw
 from viewaug.perturbations.blur import Blur
 from viewaug.perturbations.channels import Channels
 from viewaug.perturbations.colour import Colour
@@ -158,7 +158,7 @@ def describe(perturbation: Perturbation, known: Known = PERTURBATIONS) -> Any:
     return {"name": name, **extra} if extra else name
 
 
-def leaves(perturbation: Perturbation, budget: float | None) -> Iterator[tuple[Perturbation, float | None]]:
+def leaves(perturbation: Perturbation, budget: Budget) -> Iterator[tuple[Perturbation, Budget]]:
     """Return each perturbation that is not made of others, with the budget that bounds it, given the common one."""
     budget = budget if perturbation.budget == COMMON else perturbation.budget
     if isinstance(perturbation, Compound):

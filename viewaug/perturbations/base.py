@@ -42,6 +42,7 @@ class Raw(NamedTuple):
 
 #: As the budget of a step: the viewmaker's own.
 COMMON: Literal["common"] = "common"
+Budget = float | Literal["common"] | None
 
 
 class Perturbation(nn.Module, ABC):
@@ -84,7 +85,7 @@ class Perturbation(nn.Module, ABC):
     #: longer fit
     geometric = False
     #: of its own, where it is a step of several: a number; None for none; or the viewmaker's
-    budget: float | Literal["common"] | None = COMMON
+    budget: Budget = COMMON
     #: how much of the range of its options it uses, above 0 and up to 1; where no budget bounds it, a controller steers
     #: this
     strength = 1.0
