@@ -98,6 +98,8 @@ class FastGenerator(RandomGenerator):
     """
 
     window: Tensor
+    map_weights: Tensor | None
+    number_weights: Tensor | None
 
     def __init__(
         self,
@@ -125,6 +127,8 @@ class FastGenerator(RandomGenerator):
         self.field = conv(noise, width, 1, bias=False)
         self.sample = nn.Linear(noise, width, bias=False)
         self.blocks = nn.ModuleList(_Block(width, dims) for _ in range(depth))
+        self.register_buffer("map_weights", None)
+        self.register_buffer("number_weights", None)
         heads: list[nn.Module] = []
         if maps:
             self.head = conv(width, maps, 1)
@@ -139,6 +143,12 @@ class FastGenerator(RandomGenerator):
                 parameter.mul_(0.05)
         if dims == 2:
             self.to(memory_format=torch.channels_last)  # faster convolutions, whatever the format of the input
+
+    def weigh(self, maps: Sequence[float], numbers: Sequence[float]) -> None:
+        """Multiply the departure of each map and of each number."""
+        for name, weights, dims in (("map_weights", maps, self.stem.weight.ndim - 2), ("number_weights", numbers, 0)):
+            if any(weight != 1 for weight in weights):
+                self.register_buffer(name, torch.tensor(weights).view(-1, *(1,) * dims), persistent=False)
 
     def noise_shapes(self, size: Sequence[int]) -> Shapes:
         grid = tuple(-(-side // self.patch) for side in size)  # rounded up
@@ -160,12 +170,15 @@ class FastGenerator(RandomGenerator):
             if not is_channels_last(x):  # so that the arithmetic that follows meets one format alone
                 learned = learned.contiguous()
             size = learned.abs().mean(tuple(range(1, x.ndim)), keepdim=True)
+            if self.map_weights is not None:
+                learned = learned * self.map_weights
             maps = torch.addcdiv(maps, learned, 1 + size / limit)
         if not self.numbers:
             return Raw(maps, white.numbers)
         # Means over a grid vary little with its noise, so that the numbers see that of the whole sample once more.
         learned = widen(self.numbers_head(torch.cat([h.flatten(2).mean(2), numbers], 1)))
-        return Raw(maps, white.numbers + limit * (learned / limit).tanh())
+        learned = limit * (learned / limit).tanh()
+        return Raw(maps, white.numbers + (learned if self.number_weights is None else learned * self.number_weights))
 
     def _overlap(self, h: Tensor, x: Tensor) -> Tensor:
         """Sum a pattern at each cell, which reaches half a cell into its neighbours, at the resolution of `x`.

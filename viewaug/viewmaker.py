@@ -19,7 +19,7 @@ from viewaug.budget import (
     rescale_to_budget,
     widen,
 )
-from viewaug.generators import GENERATORS, Generator, Shapes
+from viewaug.generators import GENERATORS, FastGenerator, Generator, Shapes
 from viewaug.perturbations import (
     COMMON,
     PERTURBATIONS,
@@ -151,8 +151,11 @@ class Viewmaker(nn.Module):
             )
         if constraint == "rescale_coefficients" and not isinstance(self.perturbation, Spectral):
             raise ValueError(f"Expected `perturbation` to be 'spectral' for that `constraint`, but got {kind}.")
-        maps, numbers, self._draws = self.perturbation.needs(channels, dims)
+        needs = self.perturbation.needs(channels, dims)
+        maps, numbers, self._draws = needs
         self.generator = self.generators[generator](channels, maps, dims, numbers, **options)
+        if isinstance(self.generator, FastGenerator):
+            self.generator.weigh(*self.perturbation.departures(needs))
         self._generator_config = {"generator": generator, **options}
 
     @property

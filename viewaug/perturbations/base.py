@@ -33,11 +33,11 @@ class Raw(NamedTuple):
 
     def split(self, needs: Sequence[Needs]) -> list["Raw"]:
         """Divide it among several perturbations, by what each needs."""
-        parts = (
-            part.split([need[i] for need in needs], 1) if sum(need[i] for need in needs) else [part] * len(needs)
-            for i, part in enumerate(self[:3])
+        maps, numbers, draws = (
+            part.split(list(many), 1) if sum(many) else [part] * len(needs)
+            for part, many in zip((self.maps, self.numbers, self.draws), zip(*needs, strict=True), strict=True)
         )
-        return [Raw(*part, self.copies) for part in zip(*parts, strict=True)]
+        return [Raw(*part, self.copies) for part in zip(maps, numbers, draws, strict=True)]
 
 
 #: As the budget of a step: the viewmaker's own.
@@ -121,6 +121,10 @@ class Perturbation(nn.Module, ABC):
         """Return candidate - input; a perturbation that has it without the subtraction overrides this instead."""
         return self(x, raw) - x
 
+    def departures(self, needs: Needs) -> tuple[list[float], list[float]]:
+        """Return for each map and each number how much of the departure from its noise counts, which is learned."""
+        return [1.0] * needs.maps, [1.0] * needs.numbers
+
     def compose(self, x: Tensor, raw: Raw, apply: "Apply") -> Tensor:
         """Return what the perturbations it is made of, if any, do to `x` together where `apply` says what each does."""
         return apply(self, x, raw)
@@ -150,15 +154,11 @@ def coarse(field: Tensor, knots: int | Sequence[int]) -> Tensor:
     return F.interpolate(F.interpolate(field, _cells(size, knots)), size)
 
 
-def smooth(field: Tensor, knots: int | Sequence[int], *, corners: bool = False) -> Tensor:
-    """Average a field, ``(B, C, *spatial)``, in `knots` cells along each axis, and interpolate linearly in between.
-
-    Averages are put at the cells' centres, with nothing but the last one beyond; or such that the outer ones are at the
-    corners.
-    """
+def smooth(field: Tensor, knots: int | Sequence[int]) -> Tensor:
+    """Average a field, ``(B, C, *spatial)``, in `knots` cells along each axis, and interpolate linearly in between."""
     size = field.shape[2:]
     pool, mode = _SMOOTH[len(size)]
-    return F.interpolate(pool(field, _cells(size, knots)), size, mode=mode, align_corners=corners)
+    return F.interpolate(pool(field, _cells(size, knots)), size, mode=mode, align_corners=False)
 
 
 def _cells(size: Sequence[int], knots: int | Sequence[int]) -> list[int]:

@@ -16,6 +16,9 @@ Edge = float | tuple[float, float]
 
 # The table of ranks has so many steps, and is counted from about so many points of a field.
 _STEPS, _POINTS = 16, 64
+# Largest size of what is learned of the field, whose random part has a deviation of 0.9, and how much counts of what is
+# learned of the share and the edge.
+_TILT, _PULL = 0.5, 0.25
 # Width of the edge whose gradient a hard one has.
 _WIDTH = 0.1
 _DEVIATION = math.pi / math.sqrt(12)  # of noise whose tanh is uniform
@@ -24,9 +27,10 @@ _DEVIATION = math.pi / math.sqrt(12)  # of noise whose tanh is uniform
 class Region(Perturbation):
     """Replaces what stands where a field is lowest, a share of a sample.
 
-    The field is smooth: random numbers, and what is learned, on a coarse grid, interpolated. An element whose rank in
-    its sample's field is `r`, from 0 to 1, is replaced by a weight of ``sigmoid((t - r) / edge)``; `t` is such that the
-    mean weight is the share, which is uniform between 0 and its bound. A hard edge has a straight-through gradient.
+    The field is smooth: random numbers on a coarse grid, interpolated, and half as much that is learned, on one twice as
+    fine. An element whose rank in its sample's field is `r`, from 0 to 1, is replaced by a weight of
+    ``sigmoid((t - r) / edge)``; `t` is such that the mean weight is the share, which is uniform between 0 and its bound.
+    A hard edge has a straight-through gradient.
     """
 
     unitless = True
@@ -48,24 +52,30 @@ class Region(Perturbation):
                 f"Expected `edge` to be 0, positive, or (low, high) with 0 < low <= high, but got {edge!r}."
             )
         self.edge: Edge = (float(low), float(high)) if low < high else float(low)
-        self.channels = channels
+        self.channels, self._many = channels, 1
 
     def needs(self, channels: int, dims: int) -> Needs:
         if isinstance(self.grain, list) and len(self.grain) != dims:
             raise ValueError(f"Expected `grain` to be one or {dims}, by axis, but got {self.grain}.")
         if self.channels and channels == 1:
             raise ValueError("Expected `channels=True` for an input of two or more channels, but it has one.")
-        return Needs(maps=channels if self.channels else 1, numbers=1 + isinstance(self.edge, tuple))
+        self._many = channels if self.channels else 1
+        return Needs(maps=2 * self._many, numbers=1 + isinstance(self.edge, tuple))
+
+    def departures(self, needs: Needs) -> tuple[list[float], list[float]]:
+        # Were the place of a region learned outright, it would be the same in all views, which are easy then.
+        return [0.0] * self._many + [1.0] * (needs.maps - self._many), [_PULL] * needs.numbers
 
     def twin(self, noise: Raw) -> Raw:
-        fields = self._fields(noise)
-        size = fields.shape[2:]
-        return noise._replace(maps=torch.cat([coarse(fields, self._cells(size)), noise.maps[:, fields.shape[1] :]], 1))
+        random, rest = noise.maps.tensor_split([self._many], 1)
+        return noise._replace(maps=torch.cat([coarse(random, self._cells(random.shape[2:])), rest], 1))
 
     def weight(self, raw: Raw) -> Tensor:
         """Return how much of each element is replaced, ``(B, 1 or channels, *spatial)``."""
-        fields = self._fields(raw)
-        rank = _rank(smooth(fields, self._cells(fields.shape[2:]), corners=True))
+        fields, learned = raw.maps[:, : 2 * self._many].chunk(2, 1)
+        cells = self._cells(fields.shape[2:])
+        field = smooth(fields, cells) + _TILT * smooth(learned, [2 * many for many in cells]).tanh()
+        rank = _rank(field)
         uniform = (1 + raw.numbers.tanh()).view(*raw.numbers.shape, *(1,) * (fields.ndim - 1)).unbind(1)
         share = self.strength * self.share / 2 * uniform[0]
         if not self.edge:
@@ -75,10 +85,6 @@ class Region(Perturbation):
             return _sigmoid(rank, share, self.edge)
         low, high = map(math.log, self.edge)
         return _sigmoid(rank, share, (low + (high - low) / 2 * uniform[1]).exp())
-
-    def _fields(self, raw: Raw) -> Tensor:
-        """Return the maps that are fields."""
-        return raw.maps
 
     def _cells(self, size: Sequence[int]) -> list[int]:
         """Return the number of cells along each axis."""
@@ -161,11 +167,9 @@ class Mask(Region):
         super().__init__(share, grain, edge, channels)
         check_choice("fill", fill, get_args(Fill))
         self.fill = fill
-        self._many = 1
 
     def needs(self, channels: int, dims: int) -> Needs:
         needs = super().needs(channels, dims)
-        self._many = needs.maps
         return needs._replace(maps=needs.maps + channels) if self.fill == "noise" else needs
 
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
@@ -173,11 +177,8 @@ class Mask(Region):
         fill = x.new_zeros(1) if self.fill == "zero" else x.mean(axes, keepdim=True)
         if self.fill == "noise":
             deviation = (x - fill).square().mean(axes, keepdim=True).clamp(min=1e-30).sqrt()
-            fill = fill + deviation / _DEVIATION * raw.maps[:, self._many :]
+            fill = fill + deviation / _DEVIATION * raw.maps[:, 2 * self._many :]
         return torch.lerp(x, fill, self.weight(raw))
-
-    def _fields(self, raw: Raw) -> Tensor:
-        return raw.maps[:, : self._many]
 
 
 def partners(draws: Tensor, copies: int = 1) -> Tensor:

@@ -39,6 +39,11 @@ class Compound(Perturbation):
             maps=torch.cat([twin.maps for twin in twins], 1), numbers=torch.cat([twin.numbers for twin in twins], 1)
         )
 
+    def departures(self, needs: Needs) -> tuple[list[float], list[float]]:
+        each = [step.departures(need) for step, need in zip(self, self._needs, strict=False)]
+        maps, numbers = ([value for part in parts for value in part] for parts in zip(*each, strict=True))
+        return maps, numbers + [1.0] * (needs.numbers - len(numbers))
+
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
         return self.compose(x, raw, lambda step, x, part: step(x, part))
 
