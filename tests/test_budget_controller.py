@@ -22,7 +22,7 @@ def controller(budget: float = 0.1, **options) -> viewaug.BudgetController:
 def test_rule(loss, change):
     steering = controller()
     assert steering.step(loss) == pytest.approx(0.1 * math.exp(change))
-    assert steering.viewmaker.budget == steering.budget
+    assert steering.viewmaker.budget == steering.value
     assert steering.difficulty == pytest.approx(float(loss) / 2)
 
 

@@ -30,9 +30,9 @@ class BudgetController:
         target: the difficulty to hold.
         unrelated: the loss for unrelated embeddings: ``log(2 * B - 1)`` for NT-Xent of B pairs, ``log(B)`` for InfoNCE.
         gain: the largest change of the budget's logarithm in a step.
-        bounds: the smallest and the largest budget or strength; None for 0.01 and 1 of the strength, and of the budget a thousandth and the whole of the
-            viewmaker's value range, or without one, or in standard deviations, a hundredth and a hundred times the
-            budget at the start.
+        bounds: the smallest and the largest budget or strength; None for 0.01 and 1 of the strength, and of the budget
+            for a thousandth and the whole of the viewmaker's value range, or without one, or in standard deviations, a
+            hundredth and a hundred times the budget at the start.
 
     Raises:
         ValueError: for an argument out of its range.
@@ -71,9 +71,8 @@ class BudgetController:
         if bounds is None:
             bounds = _bounds(viewmaker)
         if len(bounds) != 2 or not 0 < bounds[0] <= self.value <= bounds[1] < math.inf:
-            raise ValueError(
-                f"Expected `bounds`, positive, around the viewmaker's {self.steered} of {self.value:g}, but got {bounds}."
-            )
+            now = f"{self.steered} of {self.value:g}"
+            raise ValueError(f"Expected `bounds`, positive, around the viewmaker's {now}, but got {bounds}.")
         self.bounds = bounds
         self.difficulty = math.nan
         self._stuck = 0
@@ -115,17 +114,15 @@ class BudgetController:
         setattr(self.viewmaker, self.steered, state_dict[self.steered])
 
     def _warn(self, low: bool) -> None:
-        found = (
-            f"The {self.steered} has been at its {'lower' if low else 'upper'} bound, {self.value:g}, for {_PATIENCE} "
-        )
         if low:
-            why = "even so, views are harder than the target: what else changes them is, or the encoder has not learned yet"
-            what = "give a larger `target`, weaker views beside the learned ones, or smaller `bounds`"
+            side, why = "lower", "views are harder than the target: by what else changes them, or to a new encoder"
+            what = "Give a larger `target`, weaker views beside the learned ones, or a smaller lower bound"
         else:
-            why = "even so, views are easier than the target: the encoder recognises whatever this perturbation does"
-            what = "give a smaller `target`, a stronger perturbation, or larger options of it"
+            side, why = "upper", "views are easier than the target: the encoder recognises whatever they change"
+            what = "Give a smaller `target`, a stronger perturbation, or larger options of it"
         warnings.warn(
-            f"{found}steps; {why} (difficulty {self.difficulty:.2g}, target {self.target:g}). {what[0].upper()}{what[1:]}.",
+            f"The {self.steered} has been at its {side} bound, {self.value:g}, for {_PATIENCE} steps, and still {why} "
+            f"(difficulty {self.difficulty:.2g}, target {self.target:g}). {what}.",
             stacklevel=3,
         )
 

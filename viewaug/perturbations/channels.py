@@ -58,7 +58,7 @@ class Channels(Perturbation):
         above = (1 + gates) / 2 - self.strength * self.drop  # of uniform numbers
         kept = (above >= 0) | (gates >= gates.amax(1, keepdim=True))
         soft = (above / 0.1).sigmoid()
-        return kept.to(soft) + soft - soft.detach()
+        return kept.to(soft) + (soft - soft.detach())
 
     def _turn(self, angles: Tensor, many: int) -> Tensor:
         """Return the rotation ``(1 - S)^-1 (1 + S)`` of a skew matrix S, of tangents of half angles."""

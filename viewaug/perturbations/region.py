@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from viewaug._checks import check_choice
@@ -15,7 +16,7 @@ Grain = float | int | Sequence[float | int] | None
 Edge = float | tuple[float, float]
 
 # The table of ranks has so many steps, and is counted from about so many points of a field.
-_STEPS, _POINTS = 16, 64
+_STEPS, _POINTS = 32, 64
 # Largest size of what is learned of the field, whose random part has a deviation of 0.9, and how much counts of what is
 # learned of the share and the edge.
 _TILT, _PULL = 0.5, 0.25
@@ -27,10 +28,10 @@ _DEVIATION = math.pi / math.sqrt(12)  # of noise whose tanh is uniform
 class Region(Perturbation):
     """Replaces what stands where a field is lowest, a share of a sample.
 
-    The field is smooth: random numbers on a coarse grid, interpolated, and half as much that is learned, on one twice as
-    fine. An element whose rank in its sample's field is `r`, from 0 to 1, is replaced by a weight of
-    ``sigmoid((t - r) / edge)``; `t` is such that the mean weight is the share, which is uniform between 0 and its bound.
-    A hard edge has a straight-through gradient.
+    The field is smooth: random numbers on a coarse grid, interpolated, and half as much that is learned, on one twice
+    as fine. An element whose rank in its sample's field is `r`, from 0 to 1, is replaced by a weight of
+    ``sigmoid((t - r) / edge)``, where `t` is such that the mean weight is the share, which is uniform between 0 and its
+    bound. A hard edge has a straight-through gradient.
     """
 
     unitless = True
@@ -80,7 +81,7 @@ class Region(Perturbation):
         share = self.strength * self.share / 2 * uniform[0]
         if not self.edge:
             soft = _sigmoid(rank, share, _WIDTH)
-            return (rank < share).to(soft) + soft - soft.detach()
+            return (rank < share).to(soft) + (soft - soft.detach())
         if isinstance(self.edge, float):
             return _sigmoid(rank, share, self.edge)
         low, high = map(math.log, self.edge)
@@ -204,7 +205,9 @@ def _rank(field: Tensor) -> Tensor:
     fixed = flat.detach()
     low, high = fixed.aminmax(dim=1, keepdim=True)
     steps = torch.linspace(0, 1, _STEPS + 1, dtype=flat.dtype, device=flat.device)
-    points = fixed[:, :: max(1, flat.shape[1] // _POINTS), None]
+    side = max(1, round(_POINTS ** (1 / (field.ndim - 2))))
+    some = F.interpolate(field.detach(), [min(side, many) for many in field.shape[2:]], mode="nearest-exact")
+    points = some.flatten(1)[..., None]
     edges = torch.lerp(low, high, steps)[:, None]
     table = ((points < edges).to(flat).mean(1) + (points <= edges).to(flat).mean(1)) / 2
     place = (flat - low) / (high - low).clamp(min=1e-9) * _STEPS

@@ -18,6 +18,7 @@ class Compound(Perturbation):
         self.steps = nn.ModuleList(steps)
         self.dims = tuple(dims for dims in (1, 2, 3) if all(dims in step.dims for step in steps))
         self.scales_up = all(step.scales_up for step in steps)
+        self.unitless = all(step.unitless for step in steps)
         self.unit_range = any(step.unit_range for step in steps)
         self.geometric = any(step.geometric for step in steps)
         self._needs: list[Needs] = []
