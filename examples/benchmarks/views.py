@@ -1,4 +1,4 @@
-"""Views per second: the two generators beside kornia's SimCLR pipeline, and every perturbation.
+"""Views per second: the two generators beside kornia's pipeline, every perturbation, and random twins beside kornia's.
 
 python -m viewaug.examples.benchmarks.views [--compile]
 """
@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import kornia.augmentation as K
 import torch
 from torch import Tensor
 from viewaug.examples.benchmarks._timing import alternate, environment
@@ -23,11 +24,25 @@ IMAGES: list[Any] = [
     "affine",
     "blur",
     "mask",
-    {"name": "mask", "bands": True},
+    "mix",
+    "crop",
+    "channels",
     {"name": "kornia", "op": "RandomSharpness"},
     ["spectral", "colour", "warp"],
 ]
-SERIES = ["additive", "spectral", "warp", "blur", "mask", "gain", "filter"]
+SERIES = ["additive", "spectral", "warp", "blur", "mask", "mix", "crop", "channels", "gain", "filter"]
+# A random twin without a budget, and the module of kornia's that does the same, or next to it.
+TWINS: list[tuple[Any, str, dict[str, Any]]] = [
+    ("mix", "RandomCutMixV2", {"data_keys": ["input"]}),
+    ({"name": "mix", "edge": 10.0}, "RandomMixUpV2", {"data_keys": ["input"]}),
+    ("mask", "RandomErasing", {"scale": (0.02, 0.5)}),
+    ("crop", "RandomResizedCrop", {"size": (32, 32)}),
+    ("channels", "RandomChannelDropout", {}),
+    ("warp", "RandomElasticTransform", {}),
+    ("affine", "RandomAffine", {"degrees": 30.0, "translate": (0.25, 0.25), "scale": (0.7, 1.5), "shear": 15.0}),
+    ("colour", "ColorJitter", {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}),
+    ("blur", "RandomGaussianBlur", {"kernel_size": (3, 3), "sigma": (0.1, 2.0)}),
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -57,6 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             {_label(spec): (Viewmaker(perturbation=spec), x) for spec in IMAGES},
             options.rounds,
         )
+        for spec, name, of_name in TWINS:
+            own = {"size": (size, size)} if "size" in of_name else of_name
+            _print(
+                f"{batch} x 3x{size}x{size}, random {_label(spec)} without a budget",
+                {
+                    name: (getattr(K, name)(**own, p=1.0), x),
+                    _label(spec): (Viewmaker(generator="random", perturbation=spec, budget=None), x),
+                },
+                options.rounds,
+            )
         series = x.flatten(2)
         _print(
             f"{batch} x 3x{size * size}, by perturbation",
