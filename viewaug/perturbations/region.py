@@ -207,9 +207,9 @@ def _rank(field: Tensor) -> Tensor:
     steps = torch.linspace(0, 1, _STEPS + 1, dtype=flat.dtype, device=flat.device)
     side = max(1, round(_POINTS ** (1 / (field.ndim - 2))))
     some = F.interpolate(field.detach(), [min(side, many) for many in field.shape[2:]], mode="nearest-exact")
-    points = some.flatten(1)[..., None]
-    edges = torch.lerp(low, high, steps)[:, None]
-    table = ((points < edges).to(flat).mean(1) + (points <= edges).to(flat).mean(1)) / 2
+    points, edges = some.flatten(1).sort(1)[0], torch.lerp(low, high, steps)
+    counts = torch.searchsorted(points, edges) + torch.searchsorted(points, edges, right=True)
+    table = counts.to(flat) / (2 * points.shape[1])
     place = (flat - low) / (high - low).clamp(min=1e-9) * _STEPS
     step = place.detach().clamp(0, _STEPS - 1).nan_to_num().long()
     return torch.lerp(table.gather(1, step), table.gather(1, step + 1), place - step).view_as(field)
