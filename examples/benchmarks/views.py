@@ -33,7 +33,7 @@ IMAGES: list[Any] = [
 SERIES = ["additive", "spectral", "warp", "blur", "mask", "mix", "crop", "channels", "gain", "filter"]
 # A random twin without a budget, and the module of kornia's that does the same, or next to it.
 TWINS: list[tuple[Any, str, dict[str, Any]]] = [
-    ("mix", "RandomCutMixV2", {"data_keys": ["input"]}),
+    ("mix", "RandomCutMixV2", {"data_keys": ["input"], "use_correct_lambda": True}),
     ({"name": "mix", "edge": 10.0}, "RandomMixUpV2", {"data_keys": ["input"]}),
     ("mask", "RandomErasing", {"scale": (0.02, 0.5)}),
     ("crop", "RandomResizedCrop", {"size": (32, 32)}),
