@@ -480,3 +480,17 @@ def test_controlled_budget_is_saved(tmp_path):
 def test_controller_of_another_viewmaker_is_refused():
     with pytest.raises(ValueError, match="`budget` to control"):
         ViewmakerCallback(viewaug.Viewmaker(), budget=controlled().controller)
+
+
+@pytest.mark.parametrize("spec", ["mix", "crop", {"one_of": ["mask", "channels"]}])
+def test_without_a_budget_it_logs_and_steers_the_strength(spec):
+    viewmaker = viewaug.Viewmaker(perturbation=spec, budget=None, width=8, depth=1)
+    before = weights(viewmaker)
+    own = ViewmakerCallback(viewmaker, budget=viewaug.BudgetController(viewmaker, unrelated=math.log(15), target=0.5))
+    trainer = fit(module(), own)
+    assert not torch.equal(weights(viewmaker), before)
+    assert 0.5 < viewmaker.strength < 1
+    assert trainer.logged_metrics["viewmaker/strength"] == pytest.approx(viewmaker.strength, rel=0.05)
+    assert "viewmaker/budget" not in trainer.logged_metrics
+    with pytest.raises(ValueError, match="no `budget` schedule for a viewmaker without a budget"):
+        ViewmakerCallback(viewmaker, budget=lambda step: 0.1)

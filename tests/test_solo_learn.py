@@ -77,6 +77,15 @@ def test_random_views_need_no_training():
     torch.testing.assert_close(realised(model, 0), 0.2 * images.flatten(1).std(1, correction=0), rtol=1e-3, atol=1e-5)
 
 
+def test_a_choice_without_a_budget():
+    spec = {"one_of": ["mix", {"name": "crop", "area": 0.3}]}
+    model, trainer, moved = train(configuration(viewmaker={"perturbation": spec, "budget": None}))
+    assert model.viewmaker.budget is None
+    assert trainer.global_step == 4
+    assert moved.abs().mean() > 1e-4
+    assert not torch.equal(*model.seen[0])
+
+
 def test_views_are_within_the_budget_in_pixels():
     model, _, _ = train(configuration(viewmaker={"budget": 0.03}))
     for crop in range(2):
