@@ -83,9 +83,9 @@ def _diagnose(options: argparse.Namespace) -> None:
     budget = first.budget
     if budget is None:  # noise that changes as much
         sample = data.x[:256]
-        view = _views(first)(sample, torch.Generator().manual_seed(options.seed))
+        view = _views(first, data.x)(sample, torch.Generator().manual_seed(options.seed))
         budget = viewaug.distortion(sample, view).mean().item()
-    views = {name: _views(viewmaker) for name, viewmaker in viewmakers.items()}
+    views = {name: _views(viewmaker, data.x) for name, viewmaker in viewmakers.items()}
     views |= {"noise": _noise(budget, first.value_range)} | {name: _function(path) for name, path in compared.items()}
     sources = {name: sha256(file) for name, file in checkpoints.items()}
     sources |= {"noise": f"budget {budget}"} | compared
@@ -158,10 +158,15 @@ def _named(option: str, values: Sequence[str]) -> dict[str, str]:
     return named
 
 
-def _views(viewmaker: viewaug.Viewmaker) -> "Views":
+def _views(viewmaker: viewaug.Viewmaker, data: Tensor) -> "Views":
     def make(x: Tensor, generator: torch.Generator) -> Tensor:
         with torch.no_grad():
-            return viewmaker(x, viewmaker.draw_noise(x, generator))
+            if not viewmaker.perturbation.batched:
+                return viewmaker(x, viewmaker.draw_noise(x, generator))
+            # What comes in are views of one input. Each is to be mixed with another input, beside it in a batch of two.
+            others = data[torch.randint(len(data), (len(x),), generator=generator)]
+            pairs = torch.stack([x, others], 1).flatten(0, 1)
+            return viewmaker(pairs, viewmaker.draw_noise(pairs, generator), copies=len(x))[::2]
 
     return make
 

@@ -86,6 +86,8 @@ class Perturbation(nn.Module, ABC):
     geometric = False
     #: of its own, where it is a step of several: a number; None for none; or the viewmaker's
     budget: Budget = COMMON
+    #: whether a view depends on other samples of the batch
+    batched = False
     #: how much of the range of its options it uses, above 0 and up to 1; where no budget bounds it, a controller steers
     #: this
     strength = 1.0

@@ -125,6 +125,7 @@ class Mix(Region):
     """
 
     geometric = True
+    batched = True
 
     def __init__(self, share: float = 0.5, grain: Grain = None, edge: Edge = 0.0, channels: bool = False) -> None:
         super().__init__(share, grain, edge, channels)

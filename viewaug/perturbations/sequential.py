@@ -21,6 +21,7 @@ class Compound(Perturbation):
         self.unitless = all(step.unitless for step in steps)
         self.unit_range = any(step.unit_range for step in steps)
         self.geometric = any(step.geometric for step in steps)
+        self.batched = any(step.batched for step in steps)
         self._needs: list[Needs] = []
 
     @property
