@@ -55,20 +55,9 @@ class OneOf(Compound):
         self._needs.append(Needs(0, len(self.steps) - 1, 0) if self.shares == "learned" else Needs(draws=1))
         return Needs(*map(sum, zip(needs, self._needs[-1], strict=True)))
 
-    def parts(self, raw: Raw) -> Any:
-        return zip((*self, None), raw.split(self._needs), strict=True)
-
-    def twin(self, noise: Raw) -> Raw:
-        *parts, (_, own) = self.parts(noise)
-        twins = [*(step.twin(part) for step, part in parts), own]
-        return noise._replace(
-            maps=torch.cat([twin.maps for twin in twins], 1), numbers=torch.cat([twin.numbers for twin in twins], 1)
-        )
-
     def compose(self, x: Tensor, raw: Raw, apply: Apply) -> Tensor:
-        *parts, (_, own) = self.parts(raw)
-        views = [apply(step, x, part) for step, part in parts]
-        chosen, weights = self._choose(own, x)
+        views = [apply(step, x, part) for step, part in self.parts(raw)]
+        chosen, weights = self._choose(raw.split(self._needs)[-1], x)
         view = views[-1]
         for i in reversed(range(len(views) - 1)):
             view = torch.where(chosen[i], views[i], view)

@@ -58,6 +58,9 @@ class Region(Perturbation):
     def needs(self, channels: int, dims: int) -> Needs:
         if isinstance(self.grain, list) and len(self.grain) != dims:
             raise ValueError(f"Expected `grain` to be one or {dims}, by axis, but got {self.grain}.")
+        whole = (self.grain if isinstance(self.grain, list) else [self.grain] * dims) == [1.0] * dims
+        if whole and not isinstance(self.grain, int) and not self.channels:
+            raise ValueError("Expected `grain` below 1.0 along an axis, or `channels=True`: else there is no region.")
         if self.channels and channels == 1:
             raise ValueError("Expected `channels=True` for an input of two or more channels, but it has one.")
         self._many = channels if self.channels else 1
@@ -75,7 +78,8 @@ class Region(Perturbation):
         """Return how much of each element is replaced, ``(B, 1 or channels, *spatial)``."""
         fields, learned = raw.maps[:, : 2 * self._many].chunk(2, 1)
         cells = self._cells(fields.shape[2:])
-        field = smooth(fields, cells) + _TILT * smooth(learned, [2 * many for many in cells]).tanh()
+        finer = [many if many == 1 else 2 * many for many in cells]  # stripes stay stripes
+        field = smooth(fields, cells) + _TILT * smooth(learned, finer).tanh()
         rank = _rank(field)
         uniform = (1 + raw.numbers.tanh()).view(*raw.numbers.shape, *(1,) * (fields.ndim - 1)).unbind(1)
         share = self.strength * self.share / 2 * uniform[0]

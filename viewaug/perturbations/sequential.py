@@ -11,7 +11,7 @@ from viewaug.perturbations.base import COMMON, Apply, Needs, Perturbation, Raw
 
 
 class Compound(Perturbation):
-    """What is made of several perturbations."""
+    """What is made of several perturbations; what it needs itself may follow what they need."""
 
     def __init__(self, steps: Sequence[Perturbation]) -> None:
         super().__init__()
@@ -36,7 +36,8 @@ class Compound(Perturbation):
         return iter(self.steps)  # type: ignore[arg-type]
 
     def twin(self, noise: Raw) -> Raw:
-        twins = [step.twin(part) for step, part in self.parts(noise)]
+        parts = noise.split(self._needs)
+        twins = [step.twin(part) for step, part in zip(self, parts, strict=False)] + parts[len(self.steps) :]
         return noise._replace(
             maps=torch.cat([twin.maps for twin in twins], 1), numbers=torch.cat([twin.numbers for twin in twins], 1)
         )
@@ -51,7 +52,7 @@ class Compound(Perturbation):
 
     def parts(self, raw: Raw) -> Iterator[tuple[Perturbation, Raw]]:
         """Return each perturbation with its part of the raw output."""
-        return zip(self, raw.split(self._needs), strict=True)
+        return zip(self, raw.split(self._needs), strict=False)
 
 
 class Sequential(Compound):
