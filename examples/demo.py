@@ -147,14 +147,15 @@ def self_supervised(
         return take_turns, [sgd, adam], viewmaker
     augmentation = viewaug.AdversarialAugmentation(viewmaker)
     joint = viewaug.JointOptimizer(sgd, viewmaker.parameters(), lr=settings.viewmaker_lr)
-    steer: Callable[[Tensor], Any] = lambda loss: None  # noqa: E731
+    controller = None
     if settings.difficulty is not None and viewmaker.budget is not None:
         unrelated = math.log(2 * settings.batch - 1)
-        steer = viewaug.BudgetController(viewmaker, target=settings.difficulty, unrelated=unrelated).step
+        controller = viewaug.BudgetController(viewmaker, target=settings.difficulty, unrelated=unrelated)
 
     def step(data: PhotoDigits) -> Tensor:
         loss = descend(joint, model(*augmentation.views(data.images)))
-        steer(loss)
+        if controller is not None:
+            controller.step(loss)
         return loss
 
     return step, [joint], viewmaker

@@ -126,6 +126,7 @@ class TestRegion:
         assert 0.3 < hidden.mean() < 0.6
         with pytest.raises(ValueError, match="`grain` below 1"):
             make({"name": "mask", "grain": 1.0})
+        assert pieces({"name": "mask", "grain": [1, 1]}) > 5 * coarse  # of single pixels
 
     @pytest.mark.parametrize("fill", ["mean", "noise"])
     def test_channels_on_their_own(self, fill):

@@ -293,7 +293,7 @@ class Viewmaker(nn.Module):
         """Perturb within the budget, counted in `unit`, or in those that parts of the perturbation have."""
         if perturbation.budget != COMMON:
             budget = perturbation.budget
-        if perturbation.divided:
+        if isinstance(perturbation, Compound) and perturbation.divided:
             return perturbation.compose(x, raw, lambda step, x, part: self._within(x, step, part, budget, unit, scale))
         if budget is None:
             return clamp_view(x, self._candidate(x, perturbation, raw, scale), self.value_range)

@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -127,10 +127,6 @@ class Perturbation(nn.Module, ABC):
         """Return for each map and each number how much of the departure from its noise counts, which is learned."""
         return [1.0] * needs.maps, [1.0] * needs.numbers
 
-    def compose(self, x: Tensor, raw: Raw, apply: "Apply") -> Tensor:
-        """Return what the perturbations it is made of, if any, do to `x` together where `apply` says what each does."""
-        return apply(self, x, raw)
-
     @property
     def divided(self) -> bool:
         """Whether perturbations that it is made of have budgets of their own."""
@@ -145,9 +141,6 @@ class Perturbation(nn.Module, ABC):
     def extra_repr(self) -> str:
         budget = {} if self.budget == COMMON else {"budget": self.budget}
         return ", ".join(f"{name}={value!r}" for name, value in (self.options | budget).items())
-
-
-Apply = Callable[[Perturbation, Tensor, Raw], Tensor]
 
 
 def coarse(field: Tensor, knots: int | Sequence[int]) -> Tensor:

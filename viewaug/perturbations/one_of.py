@@ -7,8 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from viewaug.perturbations.base import Apply, Needs, Perturbation, Raw
-from viewaug.perturbations.sequential import Compound
+from viewaug.perturbations.base import Needs, Perturbation, Raw
+from viewaug.perturbations.sequential import Apply, Compound
 
 Shares = Sequence[float] | Literal["learned"] | None
 

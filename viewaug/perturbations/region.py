@@ -58,8 +58,7 @@ class Region(Perturbation):
     def needs(self, channels: int, dims: int) -> Needs:
         if isinstance(self.grain, list) and len(self.grain) != dims:
             raise ValueError(f"Expected `grain` to be one or {dims}, by axis, but got {self.grain}.")
-        whole = (self.grain if isinstance(self.grain, list) else [self.grain] * dims) == [1.0] * dims
-        if whole and not isinstance(self.grain, int) and not self.channels:
+        if not self.channels and all(isinstance(cell, float) and cell == 1 for cell in self._grains(dims)):
             raise ValueError("Expected `grain` below 1.0 along an axis, or `channels=True`: else there is no region.")
         if self.channels and channels == 1:
             raise ValueError("Expected `channels=True` for an input of two or more channels, but it has one.")
@@ -91,13 +90,16 @@ class Region(Perturbation):
         low, high = map(math.log, self.edge)
         return _sigmoid(rank, share, (low + (high - low) / 2 * uniform[1]).exp())
 
+    def _grains(self, dims: int) -> list[float | int]:
+        """Return the grain along each axis."""
+        grain = self.grain if self.grain is not None else (0.25 if dims == 1 else 0.5)
+        return grain if isinstance(grain, list) else [grain] * dims
+
     def _cells(self, size: Sequence[int]) -> list[int]:
         """Return the number of cells along each axis."""
-        grain = self.grain if self.grain is not None else (0.25 if len(size) == 1 else 0.5)
-        each = grain if isinstance(grain, list) else [grain] * len(size)
         return [
             max(1, round(1 / cell if isinstance(cell, float) else side / cell))
-            for cell, side in zip(each, size, strict=True)
+            for cell, side in zip(self._grains(len(size)), size, strict=True)
         ]
 
 

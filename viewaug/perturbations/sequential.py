@@ -1,13 +1,16 @@
 """Several perturbations, one after the other."""
 
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from viewaug.perturbations.base import COMMON, Apply, Needs, Perturbation, Raw
+from viewaug.perturbations.base import COMMON, Needs, Perturbation, Raw
+
+Apply = Callable[[Perturbation, Tensor, Raw], Tensor]
 
 
 class Compound(Perturbation):
@@ -46,6 +49,10 @@ class Compound(Perturbation):
         each = [step.departures(need) for step, need in zip(self, self._needs, strict=False)]
         maps, numbers = ([value for part in parts for value in part] for parts in zip(*each, strict=True))
         return maps, numbers + [1.0] * (needs.numbers - len(numbers))
+
+    @abstractmethod
+    def compose(self, x: Tensor, raw: Raw, apply: Apply) -> Tensor:
+        """Return what all of them do to `x` together, where `apply` says what each does."""
 
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
         return self.compose(x, raw, lambda step, x, part: step(x, part))
