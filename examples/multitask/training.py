@@ -259,7 +259,7 @@ def fit(
         default_root_dir=folder,
         accelerator=accelerator,
         devices=1,
-        precision=options.precision,  # type: ignore[arg-type]
+        precision=_precision(options.precision, accelerator),  # type: ignore[arg-type]
         callbacks=[
             *([viewmaker] if viewmaker is not None else []),
             log,
@@ -273,6 +273,13 @@ def fit(
     trainer.fit(module, loader, ckpt_path=last if last.exists() else None)
     module.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
     shutil.rmtree(folder)
+
+
+def _precision(wanted: str, accelerator: str) -> str:
+    """Half precision only where there are instructions for it: emulated on a CPU, a step takes ten times as long."""
+    on_cpu = accelerator == "cpu" or not torch.accelerator.is_available()
+    emulated = on_cpu and "AVX512" not in torch.backends.cpu.get_cpu_capability()
+    return "32-true" if emulated and wanted == "bf16-mixed" else wanted
 
 
 class EpochOrder(Sampler[int]):
