@@ -14,7 +14,7 @@ from viewaug import AdversarialAugmentation, BudgetController, Viewmaker, distor
 from viewaug._checks import check_count
 from viewaug._files import replacing
 from viewaug._noise import generator_at
-from viewaug.joint_optimizer import MaskedAdam
+from viewaug.joint_optimizer import adamw, step_if_finite
 
 
 def _callback_class() -> type[Any]:
@@ -106,13 +106,7 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
         self.freeze_after_epoch, self.draw_every_n_epochs, self.seed = freeze_after_epoch, draw_every_n_epochs, seed
         self._lr = lr if callable(lr) else None
         self._augmentation = AdversarialAugmentation(viewmaker, mean=mean, std=std)
-        self._optimizer = MaskedAdam(
-            viewmaker.parameters(),
-            lr=lr(0) if callable(lr) else lr,
-            betas=(0.9, 0.999),
-            eps=1e-8,
-            weight_decay=weight_decay,
-        )
+        self._optimizer = adamw(viewmaker.parameters(), lr=lr(0) if callable(lr) else lr, weight_decay=weight_decay)
         self._last: tuple[Tensor, list[Tensor]] | None = None
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -166,7 +160,7 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
             if self._lr is not None:
                 for group in self._optimizer.param_groups:
                     group["lr"] = float(self._lr(trainer.global_step))
-            self._optimizer.step()
+            step_if_finite(self._optimizer)
         self._optimizer.zero_grad()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any) -> None:

@@ -21,7 +21,7 @@ from viewaug.adapters.lightning import ViewmakerCallback
 
 import viewaug
 from viewaug._noise import generator_at
-from viewaug.joint_optimizer import MaskedAdam
+from viewaug.joint_optimizer import adamw
 
 HOSTS = ("lightning.pytorch", "pytorch_lightning")
 for name in HOSTS:
@@ -146,7 +146,7 @@ def test_both_players_step_as_in_a_loop_by_hand():
     fit(model, own, epochs=1)
 
     sgd = torch.optim.SGD(net.parameters(), 0.1)
-    adam = MaskedAdam(viewmaker.parameters(), lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
+    adam = adamw(viewmaker.parameters(), lr=1e-3)
     seen = iter(model.seen)
     for (x, _), _ in DataLoader(Pairs(), batch_size=8):
         given = [0.25 * view.detach() + 0.5 for view in next(seen)[0]]

@@ -1,18 +1,21 @@
-"""One optimizer for both players: the encoder's by any rule, the viewmaker's by Adam."""
+"""One optimizer for both players: the encoder's by any rule, the viewmaker's by AdamW or another."""
 
 import functools
 import math
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
+
+
+_WAYS = ("fused", "foreach", "capturable")
 
 
 class JointOptimizer(Optimizer):
-    """One optimizer for both players: the encoder's by any rule, the viewmaker's by Adam.
+    """One optimizer for both players: the encoder's by any rule, the viewmaker's by AdamW or another.
 
     Budget-normalised viewmakers hardly move under SGD and LARS. Schedulers, AMP scalers, clipping, checkpoints and
     trainers see one optimizer, whose first groups are the encoder's and whose last one is the viewmaker's; the latter
@@ -23,14 +26,14 @@ class JointOptimizer(Optimizer):
 
     Args:
         base: an optimizer over the encoder's parameters, which from then on only this one steps.
-        params: the viewmaker's parameters; of a viewmaker of random views there are none, and only `base` steps.
-        lr: the viewmaker's learning rate.
-        betas: Adam's coefficients of the running averages.
-        eps: Adam's term beside the denominator.
-        weight_decay: decoupled weight decay, as AdamW's.
+        params: the viewmaker's parameters, for :class:`torch.optim.AdamW`, fused where the device has it; or an
+            optimizer over them. Of a viewmaker of random views there are none, and only `base` steps.
+        lr: AdamW's learning rate.
+        **options: AdamW's; `weight_decay` is 0 unless given.
 
     Raises:
         ValueError: if `params` is in `base` as well, or a setting is out of range.
+        TypeError: if `base` is no optimizer, an option is unknown, or there are options beside an optimizer.
 
     Examples:
         >>> encoder, viewmaker = torch.nn.Linear(2, 2), viewaug.Viewmaker(1)
@@ -43,20 +46,22 @@ class JointOptimizer(Optimizer):
     def __init__(
         self,
         base: Optimizer,
-        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        params: Iterable[Tensor] | Iterable[dict[str, Any]] | Optimizer,
         lr: float = 1e-3,
-        *,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        **options: Any,
     ) -> None:
         if not isinstance(base, Optimizer):
             raise TypeError(f"Expected `base` to be an optimizer, but got {type(base).__name__}.")
-        adversary = MaskedAdam(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        if isinstance(params, Optimizer) and options:
+            raise TypeError(f"Expected no options beside an optimizer as `params`, but got {', '.join(options)}.")
+        adversary = params if isinstance(params, Optimizer) else adamw(params, lr=lr, **options)
+        for group in adversary.param_groups:
+            group["viewmaker"] = True
         # The very same dictionaries; the defaults tell schedulers what the base has, such as a momentum.
         super().__init__([*base.param_groups, *adversary.param_groups], dict(base.defaults))
         self.base, self.adversary = base, adversary
-        self.state.update(base.state)
+        self.state.update({**base.state, **adversary.state})
+        self._skipped = torch.zeros((), dtype=torch.long)
         self._share()
 
     @classmethod
@@ -94,7 +99,7 @@ class JointOptimizer(Optimizer):
     @property
     def skipped_steps(self) -> int:
         """Number of steps so far that the viewmaker left out; reading it waits for the device, and warns if not 0."""
-        skipped = int(self.adversary.skipped)
+        skipped = int(self._skipped)
         if skipped:
             warnings.warn(
                 f"The viewmaker left out {skipped} steps whose gradients were not finite.", RuntimeWarning, stacklevel=2
@@ -104,12 +109,15 @@ class JointOptimizer(Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Step both players; `closure` is the base optimizer's."""
         loss = self.base.step(closure) if closure is not None else self.base.step()
-        self.adversary.step()
+        left_out = step_if_finite(self.adversary)
+        self._skipped = self._skipped.to(left_out.device) + left_out
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the encoder's, or to the viewmaker's if it has ``"viewmaker": True``."""
         if "base" in self.__dict__:
+            if _is_viewmakers(param_group):
+                _check_settings(param_group)
             part = self.adversary if _is_viewmakers(param_group) else self.base
             part.add_param_group(param_group)
             try:
@@ -121,7 +129,8 @@ class JointOptimizer(Optimizer):
             super().add_param_group(param_group)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "base": self.base, "adversary": self.adversary}
+        parts = {"base": self.base, "adversary": self.adversary, "_skipped": self._skipped}
+        return {**super().__getstate__(), **parts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -134,52 +143,64 @@ class JointOptimizer(Optimizer):
             part.__setstate__({"state": self.state, "param_groups": groups})
 
 
-class MaskedAdam(Optimizer):
-    """Adam (Kingma & Ba, ICLR 2015) that leaves everything as it was where a gradient is not finite."""
+def adamw(params: Iterable[Any], **options: Any) -> AdamW:
+    """Return AdamW for a viewmaker, without decay if none is given, and fused where the device has it.
 
-    def __init__(self, params: Iterable[Any], **defaults: Any) -> None:
-        params = list(params) or [{"params": []}]  # a viewmaker of random views has none
-        # "capturable" makes load_state_dict keep the step count on the parameter's device, in float32.
-        super().__init__(params, {**defaults, "viewmaker": True, "capturable": True})
-        self.skipped = torch.zeros((), dtype=torch.long)
+    Raises:
+        ValueError: if an option is out of its range.
+    """
+    params = list(params) or [{"params": []}]  # a viewmaker of random views has none
+    options = {"weight_decay": 0.0, **options}
+    for group in params:
+        _check_settings({**options, **group} if isinstance(group, dict) else options)
+    if not options.keys() & {"fused", "foreach", "differentiable"}:
+        try:
+            return AdamW(params, **options, fused=True)
+        except RuntimeError:  # not on this device
+            pass
+    return AdamW(params, **options)
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        group = {**self.defaults, **param_group}
-        for name, high in (("lr", math.inf), ("betas", 1), ("eps", math.inf), ("weight_decay", math.inf)):
-            values = group[name] if name == "betas" else [group[name]]
-            if not all(0 <= value < high for value in values):
-                raise ValueError(f"Expected `{name}` to be within [0, {high}), but got {group[name]}.")
-        super().add_param_group(param_group)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "skipped": self.skipped}
+@torch.no_grad()
+def step_if_finite(optimizer: Optimizer) -> Tensor:
+    """Step, or leave all as it was if a gradient is not finite or too large to be squared; do not wait for the device.
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
-        grads = [cast(Tensor, p.grad) for _, params in groups for p in params]
-        if not grads:
-            return
-        # The square is what Adam keeps, so it must not overflow either.
-        finite = torch.stack([grad.square().isfinite().all() for grad in grads]).all()
-        self.skipped = self.skipped.to(finite.device) + ~finite
-        for group, params in groups:
-            # The mask sits in the coefficients: with a decay of 1 and a rate of 0, a step changes nothing.
-            beta1, beta2 = (torch.where(finite, beta, 1.0) for beta in group["betas"])
-            lr = torch.where(finite, group["lr"], 0.0)
-            for p in params:
-                state = self.state[p]
-                if not state:
-                    state["step"] = torch.zeros((), device=p.device)
-                    state["exp_avg"] = torch.zeros_like(p)
-                    state["exp_avg_sq"] = torch.zeros_like(p)
-                grad = torch.where(finite, cast(Tensor, p.grad), 0)
-                state["step"] += finite
-                state["exp_avg"].lerp_(grad, (1 - beta1).to(p.dtype))
-                state["exp_avg_sq"].lerp_(grad.square(), (1 - beta2).to(p.dtype))
-                first, second = (1 - beta ** state["step"].clamp(min=1) for beta in group["betas"])
-                change = state["exp_avg"] / first / ((state["exp_avg_sq"] / second).sqrt() + group["eps"])
-                p.mul_(1 - lr * group["weight_decay"]).sub_(torch.where(finite, lr * change, 0))
+    Returns:
+        Whether the step was left out, a tensor on the device of the gradients.
+    """
+    params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if not params:
+        return torch.tensor(False)
+    for group in optimizer.param_groups:  # how to compute is not a matter of the state that was loaded
+        group.update({name: optimizer.defaults[name] for name in _WAYS if name in optimizer.defaults})
+    left_out = ~(torch.nn.utils.get_total_norm([p.grad for p in params]) < math.inf)  # and not >=, for the sake of NaN
+    if all(group.get("fused") for group in optimizer.param_groups):
+        for p in params:
+            if p.grad.stride() != p.stride():  # a fused kernel goes through memory in one order
+                p.grad = torch.empty_like(p).copy_(p.grad)
+        optimizer.found_inf = left_out.float()  # type: ignore[attr-defined] # as a GradScaler tells a fused optimizer
+        optimizer.step()
+        del optimizer.found_inf  # type: ignore[attr-defined]
+        return left_out
+    before = [(p.clone(), _tensors(optimizer.state[p], clone=True)) for p in params]
+    optimizer.step()
+    for p, (value, state) in zip(params, before, strict=True):
+        p.copy_(torch.where(left_out, value, p))
+        for name, new in _tensors(optimizer.state[p]).items():  # which is 0 where this was the first step
+            new.copy_(torch.where(left_out.to(new.device), state.get(name, torch.zeros_like(new)), new))
+    return left_out
+
+
+def _tensors(state: dict[str, Any], clone: bool = False) -> dict[str, Tensor]:
+    return {name: value.clone() if clone else value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def _check_settings(group: dict[str, Any]) -> None:
+    """Raise unless the settings of a viewmaker's group are in their ranges; what an optimizer does not know, it says."""
+    for name, high in (("lr", math.inf), ("betas", 1), ("eps", math.inf), ("weight_decay", math.inf)):
+        values = group.get(name, ()) if name == "betas" else [group.get(name, 0)]
+        if not all(0 <= value < high for value in values):
+            raise ValueError(f"Expected `{name}` to be within [0, {high}), but got {group[name]}.")
 
 
 def _new_joint(base: type[Optimizer]) -> JointOptimizer:
