@@ -195,14 +195,15 @@ class TestDepartures:
 
     @pytest.mark.parametrize("patch", [1, 2, 3, 4])
     @pytest.mark.parametrize("dims", [1, 2, 3])
-    def test_patterns_are_a_transposed_convolution(self, dims, patch):
-        """Of windowed kernels of two patches' width, on cells without their mean."""
+    def test_maps_are_interpolated_and_have_patterns(self, dims, patch):
+        """Patterns are a transposed convolution, of windowed kernels of two cells' width, without the cells' mean."""
         made = FastGenerator(2, 3, dims, width=5, patch=patch).double()
         size = (7, 5, 6)[:dims]
         x, grid = torch.zeros(2, 2, *size), [-(-side // patch) for side in size]
         h = torch.randn(2, 5, *grid, dtype=torch.float64, generator=seeded())
         kernel = torch.zeros(5, 3, *(2 * patch,) * dims, dtype=torch.float64)
-        line = torch.sin(math.pi * (torch.arange(2 * patch, dtype=torch.float64) + 0.5) / (2 * patch)) ** 2
+        away = (torch.arange(2 * patch) + 0.5 + patch / 2 - patch // 2) / patch  # from the start, up to the end at 2
+        line = torch.sin(math.pi / 2 * away.double()) ** 2
         weight = made.patterns.weight.detach().unflatten(0, (3, *(patch,) * dims))
         for place in itertools.product(range(2 * patch), repeat=dims):
             phase, tap = [k % patch for k in place], [1 - k // patch for k in place]
@@ -210,10 +211,14 @@ class TestDepartures:
                 line[k] for k in place
             )
         transposed = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
-        expected = transposed(h - h.mean(tuple(range(2, h.ndim)), keepdim=True), kernel, stride=patch)
-        start = patch // 2
-        expected = expected[(..., *(slice(start, start + side) for side in size))]
-        torch.testing.assert_close(made._overlap(h, x), expected, rtol=0, atol=1e-6)
+        varied = F.pad(h - h.mean(tuple(range(2, h.ndim)), keepdim=True), (1, 1) * dims, mode="replicate")
+        patterns = transposed(varied, kernel, stride=patch)
+        start = patch + patch // 2
+        patterns = patterns[(..., *(slice(start, start + side) for side in size))]
+        mode = ("linear", "bilinear", "trilinear")[dims - 1]
+        smooth = F.interpolate(made.head(h), scale_factor=float(patch), mode=mode)
+        expected = patterns + smooth[(..., *(slice(side) for side in size))]
+        torch.testing.assert_close(made._rise(h, x), expected, rtol=0, atol=1e-6)
 
     def test_it_learns_against_an_encoder(self):
         torch.manual_seed(0)

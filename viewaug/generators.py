@@ -14,7 +14,6 @@ from viewaug.perturbations import Raw
 
 CONV: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
-_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 _MEAN_SIZE = math.log(2)  # of white noise whose tanh is uniform
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -97,6 +96,7 @@ class FastGenerator(RandomGenerator):
         - noise: as of :class:`RandomGenerator`, then ``(B, noise, *grid)`` and ``(B, noise)``.
     """
 
+    ramp: Tensor
     window: Tensor
     map_weights: Tensor | None
     number_weights: Tensor | None
@@ -133,7 +133,10 @@ class FastGenerator(RandomGenerator):
         if maps:
             self.head = conv(width, maps, 1)
             self.patterns = conv(width, maps * patch**dims, 2, padding=1, bias=False)
-            self.register_buffer("window", _window(patch, dims).repeat(maps, *(1,) * (dims + 1)), persistent=False)
+            line = _line(patch)
+            self.register_buffer("ramp", _product(line, dims), persistent=False)
+            window = _product((line * (math.pi / 2)).sin().square(), dims).repeat(maps, *(1,) * (dims + 1))
+            self.register_buffer("window", window, persistent=False)
             heads += [self.head, self.patterns]
         if numbers:
             self.numbers_head = nn.Linear(width + noise, numbers)
@@ -165,14 +168,11 @@ class FastGenerator(RandomGenerator):
         limit = self.departure * _MEAN_SIZE
         maps = white.maps
         if self.maps:
-            smooth = F.interpolate(self.head(h), scale_factor=float(self.patch), mode=_LINEAR[x.ndim - 2])
-            learned = widen(crop(smooth, x.shape[2:]) + self._overlap(h, x))
-            if not is_channels_last(x):  # so that the arithmetic that follows meets one format alone
-                learned = learned.contiguous()
+            learned = widen(self._rise(h, x))
             size = learned.abs().mean(tuple(range(1, x.ndim)), keepdim=True)
             if self.map_weights is not None:
                 learned = learned * self.map_weights
-            maps = torch.addcdiv(maps, learned, 1 + size / limit)
+            maps = torch.addcdiv(maps, learned, size + limit, value=limit)
         if not self.numbers:
             return Raw(maps, white.numbers)
         # Means over a grid vary little with its noise, so that the numbers see that of the whole sample once more.
@@ -180,18 +180,21 @@ class FastGenerator(RandomGenerator):
         learned = limit * (learned / limit).tanh()
         return Raw(maps, white.numbers + (learned if self.number_weights is None else learned * self.number_weights))
 
-    def _overlap(self, h: Tensor, x: Tensor) -> Tensor:
-        """Sum a pattern at each cell, which reaches half a cell into its neighbours, at the resolution of `x`.
+    def _rise(self, h: Tensor, x: Tensor) -> Tensor:
+        """Return maps at the resolution of `x`: the head's, interpolated linearly, and a pattern at each cell.
 
-        This is a transposed convolution of twice its stride. By the phases of its outputs, each of which two cells
-        along an axis reach, it takes a quarter of the time on a CPU.
+        Both are transposed convolutions of twice their stride, with fixed weights and with learned ones. They are
+        computed at once, by the phases of their outputs, each of which two cells along an axis reach: on a CPU that
+        takes an eighth of the time. As in linear interpolation, cells at the border go on beyond it.
         """
         # Without their mean, cells make no pattern that all share: its spectrum would be lines at the grid's frequency.
-        varied = h - h.mean(tuple(range(2, h.ndim)), keepdim=True)
-        weight = self.patterns.weight * self.window.to(h.dtype)
+        mean = h.mean(tuple(range(2, h.ndim)), keepdim=True)
+        ramps = self.head.weight[:, None] * self.ramp.to(h.dtype)
+        weight = self.patterns.weight * self.window.to(h.dtype) + ramps.flatten(0, 1)
         conv = (F.conv1d, F.conv2d, F.conv3d)[h.ndim - 3]
-        y = shuffle(conv(varied, weight, padding=1), self.patch, is_channels_last(x))
-        return crop(y, x.shape[2:], self.patch // 2)
+        y = conv(F.pad(h - mean, (1,) * (2 * h.ndim - 4), mode="replicate"), weight)
+        y = crop(shuffle(y, self.patch, is_channels_last(x)), x.shape[2:], self.patch // 2)
+        return y + self.head(mean)
 
     def extra_repr(self) -> str:
         return f"patch={self.patch}, noise={self.noise}, departure={self.departure:g}"
@@ -312,14 +315,18 @@ def is_channels_last(x: Tensor) -> bool:
     return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
-def _window(patch: int, dims: int) -> Tensor:
-    """Windows of two patches' width that sum to 1 where they overlap, by phase and by the two cells along each axis."""
-    line = ((torch.arange(2 * patch) + 0.5) * (math.pi / (2 * patch))).sin().square()
-    line = torch.stack([line[patch:], line[:patch]], 1)  # of the cell before, and of a place's own
-    window = line
+def _line(patch: int) -> Tensor:
+    """How much of the cell before, and of the next one, there is at each place between their centres, linearly."""
+    share = (torch.arange(patch) + 0.5 + patch / 2 - patch // 2) / patch
+    return torch.stack([1 - share, share], 1)
+
+
+def _product(line: Tensor, dims: int) -> Tensor:
+    """Weights by phase and by the two cells along each axis, ``(patch^dims, 1, 2, ...)``, products of those of axes."""
+    product = line
     for _ in range(dims - 1):
-        window = (window[:, None, ..., None] * line.view(1, patch, *(1,) * (window.ndim - 1), 2)).flatten(0, 1)
-    return window[:, None]
+        product = (product[:, None, ..., None] * line.view(1, len(line), *(1,) * (product.ndim - 1), 2)).flatten(0, 1)
+    return product[:, None]
 
 
 def shuffle(x: Tensor, patch: int, channels_last: bool) -> Tensor:
@@ -335,7 +342,8 @@ def shuffle(x: Tensor, patch: int, channels_last: bool) -> Tensor:
 
 def pad_to(x: Tensor, patch: int) -> Tensor:
     """Pad with zeros at the ends, to whole patches."""
-    return F.pad(x, [pad for side in reversed(x.shape[2:]) for pad in (0, -side % patch)])
+    pads = [pad for side in reversed(x.shape[2:]) for pad in (0, -side % patch)]
+    return F.pad(x, pads) if any(pads) else x
 
 
 def crop(x: Tensor, size: Sequence[int], start: int = 0) -> Tensor:
