@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from viewaug._checks import check_count
 from viewaug._sounds import read_sound
+from viewaug.budget import full_precision
 
 try:
     from torchaudio.functional import amplitude_to_DB, resample
@@ -127,7 +128,7 @@ class LogMel(nn.Module):
                 f"Expected waveforms (B, C, T) of more than {self.n_fft // 2} samples, half a window, "
                 f"but got the shape {tuple(x.shape)}."
             )
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             power = self._mel(x.to(self.mean.dtype))
             # Without a limit below the loudest, which would let samples change each other.
             decibels: Tensor = amplitude_to_DB(power, 10.0, 10 ** (self.floor / 10), 0.0)

@@ -108,7 +108,7 @@ class FastGenerator(RandomGenerator):
         dims: int,
         numbers: int = 0,
         *,
-        width: int = 28,
+        width: int = 24,
         depth: int = 2,
         patch: int = 4,
         noise: int = 4,
@@ -169,10 +169,11 @@ class FastGenerator(RandomGenerator):
         maps = white.maps
         if self.maps:
             learned = widen(self._rise(h, x))
-            size = learned.abs().mean(tuple(range(1, x.ndim)), keepdim=True)
+            most = limit * math.prod(learned.shape[1:])
+            size = torch.linalg.vector_norm(learned, 1, tuple(range(1, x.ndim)), keepdim=True)
             if self.map_weights is not None:
                 learned = learned * self.map_weights
-            maps = torch.addcdiv(maps, learned, size + limit, value=limit)
+            maps = torch.addcmul(maps, learned, (size + most).reciprocal(), value=most)
         if not self.numbers:
             return Raw(maps, white.numbers)
         # Means over a grid vary little with its noise, so that the numbers see that of the whole sample once more.

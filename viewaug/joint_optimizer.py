@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-
+# Options of torch's optimizers that say how to compute, not what.
 _WAYS = ("fused", "foreach", "capturable")
+_KEPT = 1000
 
 
 class JointOptimizer(Optimizer):
@@ -61,7 +62,7 @@ class JointOptimizer(Optimizer):
         super().__init__([*base.param_groups, *adversary.param_groups], dict(base.defaults))
         self.base, self.adversary = base, adversary
         self.state.update({**base.state, **adversary.state})
-        self._skipped = torch.zeros((), dtype=torch.long)
+        self._skipped: list[Tensor] = []  # by step, as to add them up would be a launch each time
         self._share()
 
     @classmethod
@@ -99,7 +100,7 @@ class JointOptimizer(Optimizer):
     @property
     def skipped_steps(self) -> int:
         """Number of steps so far that the viewmaker left out; reading it waits for the device, and warns if not 0."""
-        skipped = int(self._skipped)
+        skipped = int(sum(self._skipped))
         if skipped:
             warnings.warn(
                 f"The viewmaker left out {skipped} steps whose gradients were not finite.", RuntimeWarning, stacklevel=2
@@ -109,8 +110,11 @@ class JointOptimizer(Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Step both players; `closure` is the base optimizer's."""
         loss = self.base.step(closure) if closure is not None else self.base.step()
-        left_out = step_if_finite(self.adversary)
-        self._skipped = self._skipped.to(left_out.device) + left_out
+        skipped = step_if_finite(self.adversary)
+        if skipped is not None:
+            self._skipped.append(skipped)
+            if len(self._skipped) > _KEPT:
+                self._skipped = [torch.stack(self._skipped).sum()]
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -162,33 +166,36 @@ def adamw(params: Iterable[Any], **options: Any) -> AdamW:
 
 
 @torch.no_grad()
-def step_if_finite(optimizer: Optimizer) -> Tensor:
+def step_if_finite(optimizer: Optimizer) -> Tensor | None:
     """Step, or leave all as it was if a gradient is not finite or too large to be squared; do not wait for the device.
 
     Returns:
-        Whether the step was left out, a tensor on the device of the gradients.
+        1.0 if the step was left out, else 0.0, on the device of the gradients; None if there are no gradients.
     """
     params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     if not params:
-        return torch.tensor(False)
+        return None
     for group in optimizer.param_groups:  # how to compute is not a matter of the state that was loaded
         group.update({name: optimizer.defaults[name] for name in _WAYS if name in optimizer.defaults})
-    left_out = ~(torch.nn.utils.get_total_norm([p.grad for p in params]) < math.inf)  # and not >=, for the sake of NaN
+    # As a GradScaler looks at gradients, and tells a fused optimizer what it found.
+    found = torch.zeros((), device=params[0].device)
+    norms = torch._foreach_norm([p.grad for p in params])
+    torch._amp_foreach_non_finite_check_and_unscale_(list(norms), found, found)  # scales the norms, which are not used
     if all(group.get("fused") for group in optimizer.param_groups):
         for p in params:
             if p.grad.stride() != p.stride():  # a fused kernel goes through memory in one order
                 p.grad = torch.empty_like(p).copy_(p.grad)
-        optimizer.found_inf = left_out.float()  # type: ignore[attr-defined] # as a GradScaler tells a fused optimizer
+        optimizer.found_inf = found  # type: ignore[attr-defined]
         optimizer.step()
         del optimizer.found_inf  # type: ignore[attr-defined]
-        return left_out
+        return found
     before = [(p.clone(), _tensors(optimizer.state[p], clone=True)) for p in params]
     optimizer.step()
     for p, (value, state) in zip(params, before, strict=True):
-        p.copy_(torch.where(left_out, value, p))
+        p.copy_(torch.where(found > 0, value, p))
         for name, new in _tensors(optimizer.state[p]).items():  # which is 0 where this was the first step
-            new.copy_(torch.where(left_out.to(new.device), state.get(name, torch.zeros_like(new)), new))
-    return left_out
+            new.copy_(torch.where(found.to(new.device) > 0, state.get(name, torch.zeros_like(new)), new))
+    return found
 
 
 def _tensors(state: dict[str, Any], clone: bool = False) -> dict[str, Tensor]:
@@ -196,7 +203,7 @@ def _tensors(state: dict[str, Any], clone: bool = False) -> dict[str, Tensor]:
 
 
 def _check_settings(group: dict[str, Any]) -> None:
-    """Raise unless the settings of a viewmaker's group are in their ranges; what an optimizer does not know, it says."""
+    """Raise unless the settings of a viewmaker's group are in their ranges."""
     for name, high in (("lr", math.inf), ("betas", 1), ("eps", math.inf), ("weight_decay", math.inf)):
         values = group.get(name, ()) if name == "betas" else [group.get(name, 0)]
         if not all(0 <= value < high for value in values):

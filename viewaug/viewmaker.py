@@ -16,6 +16,7 @@ from viewaug.budget import (
     check_value_range,
     clamp_view,
     constrain,
+    full_precision,
     rescale_to_budget,
     widen,
 )
@@ -261,12 +262,12 @@ class Viewmaker(nn.Module):
             return x.clone()  # instance normalisation takes no empty batch
         budget = self.budget if budget is None else budget
         fields = noise[:-1] if self._draws else noise
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             wide = widen(x)
             scale = self._scale(wide)
             seen = self.perturbation.analyse(_standardise(wide, *scale))
         raw = self.generator(seen.to(x.dtype), fields)
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             draws = noise[-1] if self._draws else x.new_empty(len(x), 0)
             raw = Raw(raw.maps.to(wide.dtype), raw.numbers.to(wide.dtype), draws, copies)
             if self.generator.from_noise:
