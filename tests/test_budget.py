@@ -487,6 +487,42 @@ def test_a_fixed_number_of_steps_suffices(constraint, value_range, monkeypatch):
     torch.testing.assert_close(constrain(x, delta, budget, value_range, constraint), expected, rtol=0, atol=1e-6)
 
 
+EXTREMES: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": lambda normal: (3 * normal).tanh(),
+    "sparse": lambda normal: normal * (normal.abs() > 2),
+    "decades": lambda normal: normal.sign() * (3 * normal.flip(1)).exp(),
+    "dozens of decades": lambda normal: normal.sign() * (10 * normal.flip(1)).exp(),
+    "powers of two": lambda normal: 2.0 ** -torch.arange(normal.shape[1]).remainder(60).expand_as(normal),
+}
+
+
+@pytest.mark.parametrize("kind", EXTREMES)
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.99, 0.999])
+@pytest.mark.parametrize("search", ["sorted", "newton"])
+def test_searches_that_do_not_look_are_exact(search, share, kind, monkeypatch):
+    """In float32, for perturbations whose elements differ by many powers of ten, up to nearly all the room there is."""
+    rng = torch.Generator().manual_seed(0)
+    x, delta = torch.rand(16, 2000, generator=rng), EXTREMES[kind](torch.randn(16, 2000, generator=rng))
+    room = torch.where(delta > 0, 1 - x, x) * (delta != 0)
+    budget = share * room.mean(1)
+    monkeypatch.setattr(viewaug.budget, "_may_look", lambda x: False)
+    monkeypatch.setattr(viewaug.budget, "_search", lambda x: getattr(viewaug.budget, f"_{search}_search"))
+    scale = fit_budget(x, delta, budget, UNIT).double()
+    spent = torch.minimum(scale[:, None] * delta.double().abs(), room.double()).mean(1)
+    torch.testing.assert_close(spent, budget.double(), rtol=5e-7, atol=0)
+
+
+@pytest.mark.parametrize("search", ["sorted", "newton"])
+def test_searches_beyond_what_there_is(search, monkeypatch):
+    """No room at all, too little room, just as much as is asked for, and a sample with NaN."""
+    x = torch.tensor([[1.0, 1.0], [0.9, 0.8], [0.9, 0.8], [math.nan, 0.5]])
+    delta, budget = torch.tensor([[1.0, 2.0]]).expand(4, 2), torch.tensor([0.1, 0.5, 0.15, 0.1])
+    monkeypatch.setattr(viewaug.budget, "_search", lambda x: getattr(viewaug.budget, f"_{search}_search"))
+    scale = fit_budget(x, delta, budget, UNIT)
+    torch.testing.assert_close(scale[:3], torch.tensor([0.0, 0.1, 0.1]))
+    assert scale[3].isnan()
+
+
 @each_constraint
 @each_unit_range
 @pytest.mark.parametrize("parts", [False, True], ids=["whole", "in parts"])

@@ -165,6 +165,23 @@ def test_benchmarks_print_their_tables(capsys):
         assert row in printed
 
 
+@pytest.mark.parametrize("perturbation", ["additive", "mix"])
+def test_launches(perturbation, capsys):
+    """Few enough that views do not cost more than the encoder where launches are the price of small networks."""
+    from viewaug.examples.benchmarks import launches
+
+    launches.main(["--perturbation", perturbation, "--names"])
+    assert f"{perturbation}, fast" in capsys.readouterr().out
+    budget = None if perturbation == "mix" else 0.05
+    counts = {
+        name: counted.total()
+        for name, counted in launches.count(viewaug.Viewmaker(perturbation=perturbation, budget=budget)).items()
+    }
+    assert 30 < counts["forward"] <= 90
+    assert 20 < counts["backward"] <= 60
+    assert 2 < counts["optimizer"] <= 6  # and the marks of a profiler, which launch nothing
+
+
 def test_strength(tmp_path, capsys):
     from viewaug.examples.benchmarks import strength
 

@@ -464,6 +464,81 @@ def test_named_parameters():
     assert names == [list(dict(module.named_parameters())) for module in (encoder, viewmaker)]
 
 
+class TestOtherOptimizers:
+    """Of the viewmaker: any of torch's, whether it can be told to leave a step out or not."""
+
+    @pytest.mark.parametrize(
+        ("cls", "options", "way"),
+        [
+            (SGD, {"momentum": 0.9}, {}),
+            (AdamW, {}, {}),
+            (AdamW, {"amsgrad": True}, {"foreach": True}),
+            (AdamW, {}, {"fused": True}),
+        ],
+        ids=["sgd", "plain adamw", "amsgrad", "fused adamw"],
+    )
+    @pytest.mark.parametrize("good", [0, 2])
+    def test_its_path_and_its_left_out_steps(self, cls, options, way, good):
+        game, plain = Game(), Game()
+        adversary = cls(game.viewmaker.parameters(), lr=0.01, **options, **way)
+        game.optimizer = JointOptimizer(make_base("sgd", game.encoder.parameters()), adversary)
+        optimizer = cls(plain.viewmaker.parameters(), lr=0.01, **options)
+        for seed in range(4):
+            if seed == good:
+                before = values(game.viewmaker), moments(game)
+                game.step(10, broken=float("nan"))
+                assert same(values(game.viewmaker), before[0])
+                assert same(moments(game), before[1] or [torch.zeros_like(state) for state in moments(game)])
+            game.step(seed)
+            give_gradients(plain.viewmaker, seed)
+            optimizer.step()
+        torch.testing.assert_close(values(game.viewmaker), values(plain.viewmaker), rtol=0, atol=1e-6)
+        with pytest.warns(RuntimeWarning, match="1 steps"):
+            assert game.optimizer.skipped_steps == 1
+
+    def test_options_of_adamw(self):
+        game, plain = Game(amsgrad=True, maximize=True, lr=0.01), Game()
+        optimizer = AdamW(plain.viewmaker.parameters(), lr=0.01, weight_decay=0, amsgrad=True, maximize=True)
+        for seed in range(3):
+            game.step(seed)
+            give_gradients(plain.viewmaker, seed)
+            optimizer.step()
+        torch.testing.assert_close(values(game.viewmaker), values(plain.viewmaker), rtol=0, atol=1e-6)
+
+    def test_options_beside_an_optimizer(self):
+        with pytest.raises(TypeError, match="eps"):
+            JointOptimizer(SGD(nn.Linear(2, 2).parameters()), AdamW(Viewmaker(1).parameters()), eps=1e-6)
+
+    def test_unknown_option(self):
+        with pytest.raises(TypeError, match="momentum"):
+            Game(momentum=0.9)
+
+
+def test_loads_states_of_version_0_1():
+    """Of an Adam of our own, whose groups knew nothing of how to compute."""
+    game, other = Game(), Game()
+    for seed in range(2):
+        game.step(seed)
+    state = game.optimizer.state_dict()
+    old = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "viewmaker": True, "capturable": True}
+    state["param_groups"][1] = {**old, "params": state["param_groups"][1]["params"]}
+    for name in ("encoder", "viewmaker"):
+        getattr(other, name).load_state_dict(getattr(game, name).state_dict())
+    other.optimizer.load_state_dict(through_file(state))
+    for each in (game, other):
+        each.step(2)
+    assert same(game.values(), other.values())
+
+
+def test_skipped_steps_are_added_up(monkeypatch):
+    monkeypatch.setattr("viewaug.joint_optimizer._KEPT", 2)
+    game = Game()
+    for seed in range(7):
+        game.step(seed, broken=float("inf") if seed % 2 else None)
+    with pytest.warns(RuntimeWarning, match="3 steps"):
+        assert game.optimizer.skipped_steps == 3
+
+
 class TestBadArguments:
     @pytest.mark.parametrize("base", [None, SGD, nn.Linear(2, 2)])
     def test_base(self, base):

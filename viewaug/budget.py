@@ -5,6 +5,7 @@ Everything here works sample by sample, in float32 or wider, and is differentiab
 """
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from itertools import repeat
 from typing import Any, Literal, get_args
@@ -15,8 +16,8 @@ from torch import Tensor
 
 # Newton's method on a piecewise linear function gains at least a factor of 4 a step in (gap x slope), and typically
 # ends after 4 to 6 steps. On a CPU it runs until it has settled; elsewhere looking would cost a synchronisation.
-_STEPS, _CPU_STEPS = 16, 100
-# Elsewhere samples of up to so many elements are sorted instead: exact, in fewer launches, and in fast memory.
+_STEPS, _CPU_STEPS = 20, 100
+# Elsewhere samples of up to so many elements are sorted instead, which takes fewer launches.
 _SORTED = 4096
 # On a CPU a batch goes through its budget in parts of about this many elements, which stay in a core's cache.
 _CACHE = 1 << 17
@@ -176,8 +177,7 @@ def fit_budget(x: Tensor, delta: Tensor, budget: float | Tensor, value_range: Va
     size = delta * sign
     room = bound.sub(fixed_x).mul_(sign).relu_()
     ends = room / size.detach().clamp(min=tiny)
-    search = _sorted_search if x.device.type != "cpu" and _numel(x) <= _SORTED else _newton_search
-    free = ends > search(size.detach(), room, ends, total.detach() if isinstance(total, Tensor) else total)
+    free = ends > _search(x)(size.detach(), room, ends, total.detach() if isinstance(total, Tensor) else total)
 
     # Implicit differentiation: with what is free and what is held given, the scale solves a linear equation.
     slope, least = (size * free).sum(dims, keepdim=True), tiny * (1 + total)
@@ -188,6 +188,11 @@ def fit_budget(x: Tensor, delta: Tensor, budget: float | Tensor, value_range: Va
     stuck = slope <= least
     scale = (rest / slope.masked_fill(stuck, 1)).masked_fill(stuck, 0) + ends.amax(dims, keepdim=True) * stuck
     return scale.flatten()
+
+
+def _search(x: Tensor) -> Callable[..., Tensor]:
+    """Return the faster search: on a CPU, and for large samples, sorting takes longer."""
+    return _sorted_search if x.device.type != "cpu" and _numel(x) <= _SORTED else _newton_search
 
 
 def _sorted_search(size: Tensor, room: Tensor, ends: Tensor, total: Tensor | float) -> Tensor:
