@@ -506,7 +506,7 @@ def test_searches_that_do_not_look_are_exact(search, share, kind, monkeypatch):
     room = torch.where(delta > 0, 1 - x, x) * (delta != 0)
     budget = share * room.mean(1)
     monkeypatch.setattr(viewaug.budget, "_may_look", lambda x: False)
-    monkeypatch.setattr(viewaug.budget, "_search", lambda x: getattr(viewaug.budget, f"_{search}_search"))
+    monkeypatch.setattr(viewaug.budget, "_search", getattr(viewaug.budget, f"_{search}_search"))
     scale = fit_budget(x, delta, budget, UNIT).double()
     spent = torch.minimum(scale[:, None] * delta.double().abs(), room.double()).mean(1)
     torch.testing.assert_close(spent, budget.double(), rtol=5e-7, atol=0)
@@ -517,7 +517,7 @@ def test_searches_beyond_what_there_is(search, monkeypatch):
     """No room at all, too little room, just as much as is asked for, and a sample with NaN."""
     x = torch.tensor([[1.0, 1.0], [0.9, 0.8], [0.9, 0.8], [math.nan, 0.5]])
     delta, budget = torch.tensor([[1.0, 2.0]]).expand(4, 2), torch.tensor([0.1, 0.5, 0.15, 0.1])
-    monkeypatch.setattr(viewaug.budget, "_search", lambda x: getattr(viewaug.budget, f"_{search}_search"))
+    monkeypatch.setattr(viewaug.budget, "_search", getattr(viewaug.budget, f"_{search}_search"))
     scale = fit_budget(x, delta, budget, UNIT)
     torch.testing.assert_close(scale[:3], torch.tensor([0.0, 0.1, 0.1]))
     assert scale[3].isnan()

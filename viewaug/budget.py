@@ -5,7 +5,6 @@ Everything here works sample by sample, in float32 or wider, and is differentiab
 """
 
 import math
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from itertools import repeat
 from typing import Any, Literal, get_args
@@ -177,7 +176,8 @@ def fit_budget(x: Tensor, delta: Tensor, budget: float | Tensor, value_range: Va
     size = delta * sign
     room = bound.sub(fixed_x).mul_(sign).relu_()
     ends = room / size.detach().clamp(min=tiny)
-    free = ends > _search(x)(size.detach(), room, ends, total.detach() if isinstance(total, Tensor) else total)
+    search = _opaque_search if torch.compiler.is_compiling() else _search
+    free = ends > search(size.detach(), room, ends, torch.as_tensor(total, dtype=x.dtype, device=x.device).detach())
 
     # Implicit differentiation: with what is free and what is held given, the scale solves a linear equation.
     slope, least = (size * free).sum(dims, keepdim=True), tiny * (1 + total)
@@ -190,22 +190,28 @@ def fit_budget(x: Tensor, delta: Tensor, budget: float | Tensor, value_range: Va
     return scale.flatten()
 
 
-def _search(x: Tensor) -> Callable[..., Tensor]:
-    """Return the faster search: on a CPU, and for large samples, sorting takes longer."""
-    return _sorted_search if x.device.type != "cpu" and _numel(x) <= _SORTED else _newton_search
+def _search(size: Tensor, room: Tensor, ends: Tensor, total: Tensor) -> Tensor:
+    """Find a scale, ``(B, 1, ...)``, at which the same elements are free as at the solution, the faster way."""
+    # On a CPU, and for large samples, sorting takes longer.
+    search = _sorted_search if size.device.type != "cpu" and _numel(size) <= _SORTED else _newton_search
+    return search(size, room, ends, total)
 
 
-def _sorted_search(size: Tensor, room: Tensor, ends: Tensor, total: Tensor | float) -> Tensor:
+# A compiler would fuse all steps of the search into everything around it, and compute that anew in each.
+_opaque_search = torch.library.custom_op("viewaug::search", _search, mutates_args=())
+_opaque_search.register_fake(lambda size, room, ends, total: size.new_empty(len(size), *(1,) * (size.ndim - 1)))
+
+
+def _sorted_search(size: Tensor, room: Tensor, ends: Tensor, total: Tensor) -> Tensor:
     """Find the largest of the `ends` at which no more than `total` is spent, or 0."""
     shape = (-1, *(1,) * (size.ndim - 1))
     ends, order = ends.flatten(1).sort(1, descending=True)
     slope, rest = (part.flatten(1).gather(1, order).cumsum(1) for part in (size, room))
-    total = total.flatten(1) if isinstance(total, Tensor) else total
-    over = (ends * slope - rest > total - rest[:, -1:]).sum(1, keepdim=True)
+    over = (ends * slope - rest > total.reshape(-1, 1) - rest[:, -1:]).sum(1, keepdim=True)
     return F.pad(ends, (0, 1)).gather(1, over).view(shape)
 
 
-def _newton_search(size: Tensor, room: Tensor, ends: Tensor, total: Tensor | float) -> Tensor:
+def _newton_search(size: Tensor, room: Tensor, ends: Tensor, total: Tensor) -> Tensor:
     """Find a scale at which the same elements are free as at the solution, by Newton's method.
 
     The tangent at any scale, below or above, reaches the total below the solution. So where it can't be seen when to

@@ -30,6 +30,8 @@ class Generator(nn.Module, ABC):
     smallest = 1
     #: whether it makes noise, for a perturbation's random twin, instead of a raw output
     from_noise = False
+    #: whether it sees of an input only its shape
+    blind = False
 
     @abstractmethod
     def noise_shapes(self, size: Sequence[int]) -> Shapes:
@@ -50,6 +52,7 @@ class RandomGenerator(Generator):
     """
 
     from_noise = True
+    blind = True
 
     def __init__(self, channels: int, maps: int, dims: int, numbers: int = 0) -> None:
         super().__init__()
@@ -96,6 +99,7 @@ class FastGenerator(RandomGenerator):
         - noise: as of :class:`RandomGenerator`, then ``(B, noise, *grid)`` and ``(B, noise)``.
     """
 
+    blind = False
     ramp: Tensor
     window: Tensor
     map_weights: Tensor | None
@@ -186,14 +190,14 @@ class FastGenerator(RandomGenerator):
 
         Both are transposed convolutions of twice their stride, with fixed weights and with learned ones. They are
         computed at once, by the phases of their outputs, each of which two cells along an axis reach: on a CPU that
-        takes an eighth of the time. As in linear interpolation, cells at the border go on beyond it.
+        takes an eighth of the time. Beyond the border there is the mean.
         """
         # Without their mean, cells make no pattern that all share: its spectrum would be lines at the grid's frequency.
         mean = h.mean(tuple(range(2, h.ndim)), keepdim=True)
         ramps = self.head.weight[:, None] * self.ramp.to(h.dtype)
         weight = self.patterns.weight * self.window.to(h.dtype) + ramps.flatten(0, 1)
         conv = (F.conv1d, F.conv2d, F.conv3d)[h.ndim - 3]
-        y = conv(F.pad(h - mean, (1,) * (2 * h.ndim - 4), mode="replicate"), weight)
+        y = conv(h - mean, weight, padding=1)
         y = crop(shuffle(y, self.patch, is_channels_last(x)), x.shape[2:], self.patch // 2)
         return y + self.head(mean)
 

@@ -265,7 +265,7 @@ class Viewmaker(nn.Module):
         with full_precision(x):
             wide = widen(x)
             scale = self._scale(wide)
-            seen = self.perturbation.analyse(_standardise(wide, *scale))
+            seen = wide if self.generator.blind else self.perturbation.analyse(_standardise(wide, *scale))
         raw = self.generator(seen.to(x.dtype), fields)
         with full_precision(x):
             draws = noise[-1] if self._draws else x.new_empty(len(x), 0)
