@@ -177,16 +177,17 @@ def fit_budget(x: Tensor, delta: Tensor, budget: float | Tensor, value_range: Va
     room = bound.sub(fixed_x).mul_(sign).relu_()
     ends = room / size.detach().clamp(min=tiny)
     search = _opaque_search if torch.compiler.is_compiling() else _search
-    free = ends > search(size.detach(), room, ends, torch.as_tensor(total, dtype=x.dtype, device=x.device).detach())
+    scale = search(size.detach(), room, ends, torch.as_tensor(total, dtype=x.dtype, device=x.device).detach())
+    free = torch.gt(ends, scale, out=torch.empty_like(ends))  # 0 or 1: arithmetic with booleans is slow on a CPU
 
     # Implicit differentiation: with what is free and what is held given, the scale solves a linear equation.
     slope, least = (size * free).sum(dims, keepdim=True), tiny * (1 + total)
     if x.requires_grad:
-        room = (bound - x) * sign * (room > 0)
-    rest = total - room.masked_fill(free, 0).sum(dims, keepdim=True)
+        room = (bound - x) * sign * room.sign()
+    held = torch.addcmul(room, room, free, value=-1).sum(dims, keepdim=True)
     # Where nothing is free any more, the last element to be held gives the scale, without a gradient.
     stuck = slope <= least
-    scale = (rest / slope.masked_fill(stuck, 1)).masked_fill(stuck, 0) + ends.amax(dims, keepdim=True) * stuck
+    scale = ((total - held) / slope.masked_fill(stuck, 1)).masked_fill(stuck, 0) + ends.amax(dims, keepdim=True) * stuck
     return scale.flatten()
 
 
@@ -306,8 +307,8 @@ def clamp_view(x: Tensor, view: Tensor, value_range: ValueRange) -> Tensor:
     low, high = value_range
     if _may_look(x) and x.numel():
         least, most = x.detach().aminmax()
-        if bool((least >= low) & (most <= high)):  # as a rule, and three times as fast
-            return _Clamp.apply(view, x.new_tensor(low), x.new_tensor(high))
+        if bool((least >= low) & (most <= high)):  # as a rule, and several times as fast
+            return _Clamp.apply(view, low, high)
     if x.requires_grad:  # torch.where is slow on a CPU, but has one derivative on all versions of torch
         return _Clamp.apply(view, torch.where(x < low, x, low), torch.where(x > high, x, high))
     return _Clamp.apply(view, x.clamp(max=low), x.clamp(min=high))
@@ -320,20 +321,20 @@ class _Clamp(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        return x.clamp(low, high)
+    def forward(x: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
+        return x.clamp(low, high)  # type: ignore[arg-type] # both are of one type
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor | float, Tensor | float], output: Tensor) -> None:
         x, low, high = inputs
         needed = ctx.needs_input_grad
         ctx.save_for_backward(
-            x == output if needed[0] else None, x < low if needed[1] else None, x > high if needed[2] else None
+            x != output if needed[0] else None, x >= low if needed[1] else None, x <= high if needed[2] else None
         )
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return tuple(None if mask is None else grad * mask for mask in ctx.saved_tensors)
+        return tuple(None if mask is None else grad.masked_fill(mask, 0) for mask in ctx.saved_tensors)
 
 
 def check_value_range(value_range: ValueRange) -> None:
