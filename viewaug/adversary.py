@@ -232,7 +232,7 @@ def check_values(x: Tensor, viewmaker: Viewmaker) -> bool:
     Returns:
         Whether there was anything to see; an input that is no batch at all is left to the viewmaker's own errors.
     """
-    if not isinstance(x, Tensor) or not x.is_floating_point() or not x.numel():
+    if not isinstance(x, Tensor) or not x.is_floating_point() or not x.numel() or x.is_meta:
         return False
     low, high = (value.item() for value in x.detach().aminmax())
     seen = f"but the first batch has values from {low:.4g} to {high:.4g}"

@@ -172,19 +172,18 @@ def fit_budget(x: Tensor, delta: Tensor, budget: float | Tensor, value_range: Va
     # The bound that an element moves towards, the room up to it, and the scale at which it gets there.
     fixed_x, fixed_delta = x.detach(), delta.detach()
     bound = torch.add(fixed_x, fixed_delta, alpha=huge).clamp_(*value_range)
-    sign = fixed_delta.sign()
-    size = delta * sign
+    sign, size = fixed_delta.sign(), fixed_delta.abs()
     room = bound.sub(fixed_x).mul_(sign).relu_()
-    ends = room / size.detach().clamp(min=tiny)
+    ends = room / size.clamp(min=tiny)
     search = _opaque_search if torch.compiler.is_compiling() else _search
-    scale = search(size.detach(), room, ends, torch.as_tensor(total, dtype=x.dtype, device=x.device).detach())
+    scale = search(size, room, ends, torch.as_tensor(total, dtype=x.dtype, device=x.device).detach())
     free = torch.gt(ends, scale, out=torch.empty_like(ends))  # 0 or 1: arithmetic with booleans is slow on a CPU
 
     # Implicit differentiation: with what is free and what is held given, the scale solves a linear equation.
-    slope, least = (size * free).sum(dims, keepdim=True), tiny * (1 + total)
     if x.requires_grad:
         room = (bound - x) * sign * room.sign()
     held = torch.addcmul(room, room, free, value=-1).sum(dims, keepdim=True)
+    slope, least = (delta * (free * sign)).sum(dims, keepdim=True), tiny * (1 + total)
     # Where nothing is free any more, the last element to be held gives the scale, without a gradient.
     stuck = slope <= least
     scale = ((total - held) / slope.masked_fill(stuck, 1)).masked_fill(stuck, 0) + ends.amax(dims, keepdim=True) * stuck
