@@ -112,7 +112,8 @@ def _columns(cells: Sequence[Cell], tasks: Mapping[str, str], features: Mapping[
             if len(tasks) > 1:
                 columns["mean" + suffix] = interval(means(cells, name))
     columns["loss"] = f"{statistics.mean(cell['loss'] for cell in cells):.2f}"
-    columns["budget"] = f"{statistics.mean(cell['budget'] for cell in cells):.3f}" if "budget" in cells[0] else ""
+    budgets = [cell["budget"] for cell in cells if cell.get("budget") is not None]
+    columns["budget"] = f"{statistics.mean(budgets):.3f}" if budgets else ""
     return {**columns, "CPU minutes": f"{minutes(cells):.1f}"}
 
 
