@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from viewaug import Viewmaker, distortion
+from viewaug import AdversarialAugmentation, Viewmaker, distortion
 
 GENERATORS = ("random", "fast", "reference")
 LEARNED = ("fast", "reference")
@@ -137,6 +137,21 @@ def test_autocast(generator, dtype):
         view = viewmaker(x)
     assert view.dtype == torch.float32
     torch.testing.assert_close(distortion(x, view), torch.full((2,), 0.05), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("perturbation", ["additive", "spectral", "colour", "warp", "mix", "crop", "channels"])
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_meta_device(generator, perturbation):
+    """Shapes, gradients and counts of operations without any values; the device has no autocast."""
+    viewmaker = Viewmaker(generator=generator, perturbation=perturbation).to("meta")
+    x = torch.empty(4, 3, 16, 16, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        view = AdversarialAugmentation(viewmaker)(x)
+        view.sum().backward() if view.requires_grad else None
+    assert view.shape == x.shape
+    assert view.is_meta
+    assert all(parameter.grad is not None for parameter in viewmaker.parameters())
+    assert generator == "random" or counter.get_total_flops() > 0
 
 
 @pytest.mark.parametrize("generator", GENERATORS)
