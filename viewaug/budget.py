@@ -173,7 +173,7 @@ def fit_budget(x: Tensor, delta: Tensor, budget: float | Tensor, value_range: Va
     fixed_x, fixed_delta = x.detach(), delta.detach()
     bound = torch.add(fixed_x, fixed_delta, alpha=huge).clamp_(*value_range)
     sign, size = fixed_delta.sign(), fixed_delta.abs()
-    room = bound.sub(fixed_x).mul_(sign).relu_()
+    room = (bound.clone() if x.requires_grad else bound).sub_(fixed_x).mul_(sign).relu_()
     ends = room / size.clamp(min=tiny)
     search = _opaque_search if torch.compiler.is_compiling() else _search
     scale = search(size, room, ends, torch.as_tensor(total, dtype=x.dtype, device=x.device).detach())

@@ -261,14 +261,15 @@ class Viewmaker(nn.Module):
         if not len(x):
             return x.clone()  # instance normalisation takes no empty batch
         budget = self.budget if budget is None else budget
-        fields = noise[:-1] if self._draws else noise
+        *fields, draws = noise if self._draws else (*noise, x.new_empty(len(x), 0))
+        del noise  # as large as the input; nothing needs it any more when the generator has returned
         with full_precision(x):
             wide = widen(x)
             scale = self._scale(wide)
             seen = wide if self.generator.blind else self.perturbation.analyse(_standardise(wide, *scale))
         raw = self.generator(seen.to(x.dtype), fields)
+        del fields
         with full_precision(x):
-            draws = noise[-1] if self._draws else x.new_empty(len(x), 0)
             raw = Raw(raw.maps.to(wide.dtype), raw.numbers.to(wide.dtype), draws, copies)
             if self.generator.from_noise:
                 raw = self.perturbation.twin(raw)
