@@ -83,8 +83,11 @@ class Region(Perturbation):
         uniform = (1 + raw.numbers.tanh()).view(*raw.numbers.shape, *(1,) * (fields.ndim - 1)).unbind(1)
         share = self.strength * self.share / 2 * uniform[0]
         if not self.edge:
+            hard = torch.lt(rank.detach(), share.detach(), out=torch.empty_like(rank))
+            if not (rank.requires_grad or share.requires_grad):
+                return hard
             soft = _sigmoid(rank, share, _WIDTH)
-            return (rank < share).to(soft) + (soft - soft.detach())
+            return hard + (soft - soft.detach())
         if isinstance(self.edge, float):
             return _sigmoid(rank, share, self.edge)
         low, high = map(math.log, self.edge)
