@@ -391,7 +391,7 @@ def test_info_of_a_small_configuration(tmp_path, capsys):
     parameters = (4 * 4 + 4) + 2 * (4 * 4 * 9 + 4) + 3 * 4 + 3 * 4 + (4 + 1) + 4 * 16
     assert lines["parameters"] == f"{parameters:,}"
     grid = 4 * 4  # patches of 2 x 2 on 7 x 7, rounded up
-    products = grid * (4 * 4 + 2 * 4 * 4 * 9 + 3 * 4 + 4) + 3 * 4 + 5 * 5 * 4 * 4 * 4
+    products = grid * (4 * 4 + 2 * 4 * 4 * 9 + 3 * 4) + 3 * 4 + 4 + 5 * 5 * 4 * 4 * 4  # the head's are of the mean
     assert lines["multiply-adds"].split(" in ")[0] == f"{products:,} a view of 1x7x7,"
     assert lines["distortion"] == "mean 0.07, from 0.07 to 0.07, of 9 views of 1x7x7 from uniform noise"
 
