@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from viewaug.examples import multitask_audio, multitask_image
-from viewaug.examples.multitask import figures, report
+from viewaug.examples.multitask import figures, report, training
 from viewaug.examples.multitask.pairs import Pairs
 from viewaug.examples.multitask_image import ImageExperiment
 
@@ -110,3 +110,27 @@ def test_trials(tmp_path):
     table = report.trials(ImageExperiment(), tmp_path)
     assert "| digits | viewmaker | twice the rate | 1 | 40.0 | 20.0 | 30.0 | 1.00 | 0.100 | 1.5 |" in table
     assert "| none | viewmaker | twice the rate | 1 | 40.0 |  |  | 1.00 | 0.100 | 1.5 |" in table
+
+
+@pytest.mark.parametrize(
+    ("capability", "accelerator", "wanted", "expected"),
+    [
+        ("AVX512", "cpu", "bf16-mixed", "bf16-mixed"),
+        ("AVX2", "cpu", "bf16-mixed", "32-true"),
+        ("AVX2", "gpu", "bf16-mixed", "bf16-mixed"),
+        ("AVX2", "cpu", "16-mixed", "16-mixed"),
+    ],
+)
+def test_no_emulated_half_precision(capability, accelerator, wanted, expected, monkeypatch):
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: accelerator == "gpu")
+    assert training._precision(wanted, accelerator) == expected
+
+
+def test_views_without_a_budget_have_none_in_the_table():
+    cells = [{"seed": seed, "accuracy": {"a": 50.0 + seed}, "loss": 1.0, "cpu_seconds": 60.0} for seed in range(2)]
+    head = {"accuracy": ""}
+    for budget, expected in ((None, ""), (0.25, "0.250")):
+        found = [{**cell, "budget": budget} for cell in cells]
+        assert report._columns(found, {"a": "A"}, head)["budget"] == expected
+    assert report._columns(cells, {"a": "A"}, head)["budget"] == ""
