@@ -224,13 +224,13 @@ def _newton_search(size: Tensor, room: Tensor, ends: Tensor, total: Tensor) -> T
     # In buffers that are used again and again: on a CPU, fresh memory would cost more than the arithmetic.
     free, work = torch.empty_like(size), torch.empty_like(size)
     scale = place = torch.zeros_like(spare)
-    for step in range(_CPU_STEPS if look else _STEPS):
+    for step in range(_steps(size)):
         torch.gt(ends, place, out=free)
         slope = torch.mul(size, free, out=work).sum(dims, keepdim=True)
         reached = (spare + torch.mul(room, free, out=work).sum(dims, keepdim=True)) / slope.clamp(min=tiny)
         previous, scale = scale, torch.where(slope > 0, torch.maximum(scale, reached), scale)
         place = scale
-        if look and _settled(scale, previous):
+        if _settled(scale, previous):
             break
         if not look and step % 2:
             place = scale * (scale / previous.clamp(min=tiny))
@@ -394,7 +394,7 @@ def _size(delta: Tensor) -> Tensor:
 def _rescaling(delta: Tensor, budget: float | Tensor, eps: float = 0.0) -> Tensor:
     """The factor that brings `delta` onto the sphere, (B, 1, ...)."""
     size = _size(delta)
-    return _per_sample(budget, delta) * _divide(torch.ones_like(size), size + eps, where=size > 0)
+    return _divide(_per_sample(budget, delta), size + eps, where=size > 0)
 
 
 def _per_sample(budget: float | Tensor, x: Tensor) -> Tensor | float:
@@ -410,7 +410,7 @@ def _per_sample(budget: float | Tensor, x: Tensor) -> Tensor | float:
     return budget.reshape(-1, *(1,) * (x.ndim - 1))
 
 
-def _divide(numerator: Tensor, denominator: Tensor, where: Tensor | None = None) -> Tensor:
+def _divide(numerator: Tensor | float, denominator: Tensor, where: Tensor | None = None) -> Tensor:
     """Quotient that is 0, with a zero gradient, where the denominator is, and finite where that is subnormal."""
     where = denominator > 0 if where is None else where
     quotient = numerator / torch.where(where, denominator, 1)

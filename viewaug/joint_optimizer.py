@@ -12,6 +12,7 @@ from torch.optim import AdamW, Optimizer
 
 # Options of torch's optimizers that say how to compute, not what.
 _WAYS = ("fused", "foreach", "capturable")
+# So many steps are kept apart before it is added up which of them were left out.
 _KEPT = 1000
 
 
@@ -70,7 +71,7 @@ class JointOptimizer(Optimizer):
     def of(cls, base: type[Optimizer]) -> type["JointOptimizer"]:
         """Return a class to put where a host wants an optimizer class, such as ``torch.optim.SGD``.
 
-        It takes what `base` takes. Of its parameter groups, those with ``"viewmaker": True`` go to Adam.
+        It takes what `base` takes. Of its parameter groups, those with ``"viewmaker": True`` go to AdamW.
 
         Examples:
             >>> encoder, viewmaker = torch.nn.Linear(2, 2), viewaug.Viewmaker(1)
@@ -167,7 +168,9 @@ def adamw(params: Iterable[Any], **options: Any) -> AdamW:
 
 @torch.no_grad()
 def step_if_finite(optimizer: Optimizer) -> Tensor | None:
-    """Step, or leave all as it was if a gradient is not finite or too large to be squared; do not wait for the device.
+    """Step, or leave all as it was if a gradient is not finite or too large to be squared.
+
+    It does not wait for the device, unless an optimizer that is not fused keeps a part of its state elsewhere.
 
     Returns:
         1.0 if the step was left out, else 0.0, on the device of the gradients; None if there are no gradients.
@@ -189,12 +192,13 @@ def step_if_finite(optimizer: Optimizer) -> Tensor | None:
         optimizer.step()
         del optimizer.found_inf  # type: ignore[attr-defined]
         return found
+    left_out = found > 0
     before = [(p.clone(), _tensors(optimizer.state[p], clone=True)) for p in params]
     optimizer.step()
     for p, (value, state) in zip(params, before, strict=True):
-        p.copy_(torch.where(found > 0, value, p))
+        p.copy_(torch.where(left_out, value, p))
         for name, new in _tensors(optimizer.state[p]).items():  # which is 0 where this was the first step
-            new.copy_(torch.where(found.to(new.device) > 0, state.get(name, torch.zeros_like(new)), new))
+            new.copy_(torch.where(left_out.to(new.device), state.get(name, torch.zeros_like(new)), new))
     return found
 
 

@@ -31,10 +31,6 @@ class Launches(TorchDispatchMode):
         super().__init__()
         self.names: Counter[str] = Counter()
 
-    @property
-    def total(self) -> int:
-        return sum(self.names.values())
-
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
