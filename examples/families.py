@@ -16,7 +16,7 @@ from viewaug._files import replacing
 FAMILIES: dict[str, Any] = {
     "mix": {"name": "mix", "budget": None},
     "softmix": {"name": "mix", "edge": (0.05, 2.0), "budget": None},  # an edge drawn from hard to nearly uniform
-    "mixup": {"name": "mix", "edge": 10.0, "budget": None},  # uniform weights
+    "mixup": {"name": "mix", "edge": None, "budget": None},
     "mask": {"name": "mask", "budget": None},
     "stripes": {"name": "mask", "grain": (1.0, 4), "budget": None},
     "crop": {"name": "crop", "budget": None},

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from viewaug import AdversarialAugmentation, BudgetController, JointOptimizer, Viewmaker, distortion, load, save
-from viewaug.perturbations import Mask, Mix, Needs, Raw, build
+from viewaug.perturbations import Mask, Mix, Perturbation, Raw, build
 from viewaug.perturbations.region import partners
 
 FAMILIES = ("mix", "mask", "crop", "channels")
@@ -31,20 +31,21 @@ def make(spec, generator: str = "random", **options) -> Viewmaker:
     return Viewmaker(options.pop("channels", 3), perturbation=spec, generator=generator, **{"budget": None} | options)
 
 
-def white(needs: Needs, n: int, size: tuple[int, ...], seed: int = 0) -> Raw:
+def white(perturbation: Perturbation, channels: int, n: int, size: tuple[int, ...], seed: int = 0) -> Raw:
+    needs = perturbation.needs(channels, len(size))
     maps, numbers = (
         torch.atanh(2 * torch.rand(n, *shape, generator=seeded(seed), dtype=torch.float64) - 1)
         for shape in ((needs.maps, *size), (needs.numbers,))
     )
-    return Raw(maps, numbers, torch.rand(n, needs.draws, generator=seeded(seed + 1), dtype=torch.float64))
+    return Raw(maps, numbers, torch.rand(n, perturbation.draws(size), generator=seeded(seed + 1), dtype=torch.float64))
 
 
 class TestRegion:
-    @pytest.mark.parametrize("edge", [0.0, 0.05, 0.5, 3.0, 1000.0])
+    @pytest.mark.parametrize("edge", [0.0, 0.05, 0.5, 3.0, None])
     @pytest.mark.parametrize("size", [(40,), (24, 30), (8, 9, 10)])
     def test_the_mean_weight_is_the_share(self, size, edge):
         region = Mix(share=0.8, edge=edge)
-        raw = region.twin(white(region.needs(2, len(size)), 256, size))
+        raw = white(region, 2, 256, size)
         weight = region.weight(raw).flatten(1).mean(1)
         share = 0.4 * (1 + raw.numbers[:, 0].tanh())  # uniform up to 0.8
         assert (weight - share).abs().mean() < 0.03
@@ -53,10 +54,10 @@ class TestRegion:
     def test_weights_by_rank(self):
         """Against ranks by sorting, and a level found by bisection."""
         region = Mix(share=0.9, edge=0.3)
-        raw = region.twin(white(region.needs(1, 1), 8, (64,)))
+        raw = white(region, 1, 8, (64,))
         got = region.weight(raw)[:, 0].numpy()
-        cells = raw.maps[:, :1].reshape(8, 4, 16).mean(2).numpy()
-        finer = raw.maps[:, 1:].reshape(8, 8, 8).mean(2).numpy()
+        cells = np.arctanh(2 * raw.draws[:, :4].numpy() - 1)
+        finer = raw.maps.reshape(8, 8, 8).mean(2).numpy()
         place = np.arange(64) + 0.5
         for i in range(8):
             field = np.interp(place, 16 * np.arange(4) + 8, cells[i])
@@ -70,23 +71,24 @@ class TestRegion:
                 low, high = (level, high) if (1 / (1 + np.exp((ranks - level) / 0.3))).mean() < share else (low, level)
             distinct = np.r_[True, np.diff(field) != 0] & np.r_[np.diff(field) != 0, True]  # sorting divides ties
             expected = 1 / (1 + np.exp((rank - level) / 0.3))
-            np.testing.assert_allclose(got[i][distinct], expected[distinct], rtol=0, atol=0.05)
+            np.testing.assert_allclose(got[i][distinct], expected[distinct], rtol=0, atol=0.06)
 
     def test_a_hard_edge_takes_all_or_nothing(self):
         viewmaker, x = make("mix"), signal()
         noise = viewmaker.draw_noise(x, seeded())
         view = viewmaker(x, noise)
-        partner = x[partners(noise[-1][:, 0])]
+        partner = x[partners(noise[-1][:, -1])]
         own, other = (view == x).all(1), (view == partner).all(1)
         assert (own | other).all()
         assert (other.flatten(1).float().mean(1) < 0.55).all()
 
-    def test_a_wide_edge_is_mixup(self):
-        viewmaker, x = make({"name": "mix", "edge": 1000.0, "share": 0.5}), signal()
+    def test_no_edge_is_mixup(self):
+        viewmaker, x = make({"name": "mix", "edge": None, "share": 0.5}), signal()
         noise = viewmaker.draw_noise(x, seeded())
-        share = noise[1][:, :1] / 2
+        assert [part.shape for part in noise] == [(64, 1), (64, 1)]
+        share = noise[0][:, :1] / 2
         expected = torch.lerp(x, x[partners(noise[-1][:, 0])], share[..., None, None])
-        torch.testing.assert_close(viewmaker(x, noise), expected, rtol=0, atol=2e-3)
+        torch.testing.assert_close(viewmaker(x, noise), expected, rtol=0, atol=1e-5)
 
     @pytest.mark.parametrize(("fill", "inside"), [("zero", 0.0), ("mean", 0.5)])
     def test_fill(self, fill, inside):
@@ -144,8 +146,8 @@ class TestRegion:
         draws = [viewmaker.draw_noise(x, seeded(seed)) for seed in range(2)]
         masks = []
         for noise in draws:
-            raw = viewmaker.generator(x, noise[:-1])
-            masks.append(viewmaker.perturbation.weight(viewmaker.perturbation.twin(raw)).flatten(1) > 0.5)
+            raw = viewmaker.generator(x, noise[:-1])._replace(draws=noise[-1])
+            masks.append(viewmaker.perturbation.weight(raw).flatten(1) > 0.5)
         both = (masks[0] & masks[1]).float().mean()
         assert both < 0.75 * min(mask.float().mean() for mask in masks)
 
@@ -201,8 +203,7 @@ class TestCrop:
         """Against SciPy's interpolation of an image."""
         dims = len(shape)
         crop = build({"name": "crop", "area": 0.3, "ratio": 2.0})
-        needs = crop.needs(2, dims)
-        raw = white(needs, 4, shape)._replace(draws=torch.full((4, 1), 0.1 if flipped else 0.9, dtype=torch.float64))
+        raw = white(crop, 2, 4, shape)._replace(draws=torch.full((4, 1), 0.1 if flipped else 0.9, dtype=torch.float64))
         x = torch.rand(4, 2, *shape, generator=seeded(), dtype=torch.float64)
         view = crop(x, raw)
         for i in range(4):
@@ -223,7 +224,7 @@ class TestCrop:
 
     def test_of_a_series(self):
         crop = build({"name": "crop", "area": 0.5})
-        raw = white(crop.needs(1, 1), 16, (100,))
+        raw = white(crop, 1, 16, (100,))
         ramp = torch.arange(100, dtype=torch.float64).expand(16, 1, -1)
         view = crop(ramp, raw)
         t = raw.numbers.tanh()
@@ -235,7 +236,7 @@ class TestCrop:
 
     def test_it_begins_as_simclrs(self):
         crop = build("crop")
-        raw = white(crop.needs(3, 2), 4000, (1, 1))
+        raw = white(crop, 3, 4000, (1, 1))
         area = 1 - 0.92 * (1 - raw.numbers[:, 0].tanh()) / 2
         for share in (0.25, 0.75):  # uniform from 0.08 to 1
             assert area.quantile(share).item() == pytest.approx(0.08 + 0.92 * share, abs=0.03)
@@ -248,7 +249,7 @@ class TestChannels:
     def test_a_rotation_is_proper(self):
         for triples, channels in ((False, 4), (True, 6)):
             turn = build({"name": "channels", "drop": 0.0, "exchange": 0.0, "rotate": 180, "triples": triples})
-            raw = white(turn.needs(channels, 1), 32, (1,))
+            raw = white(turn, channels, 32, (1,))
             eye = torch.eye(channels, dtype=torch.float64)[None, :].expand(32, -1, -1)
             matrix = turn(eye, raw)
             torch.testing.assert_close(matrix @ matrix.mT, eye, rtol=0, atol=1e-9)
@@ -260,14 +261,14 @@ class TestChannels:
 
     def test_near_the_identity(self):
         turn = build({"name": "channels", "drop": 0.0, "exchange": 0.0, "rotate": 10})
-        raw = white(turn.needs(2, 1), 256, (1,))
+        raw = white(turn, 2, 256, (1,))
         matrix = turn(torch.eye(2, dtype=torch.float64).expand(256, -1, -1), raw)
         angle = torch.rad2deg(torch.atan2(matrix[:, 0, 1], matrix[:, 0, 0]))
         torch.testing.assert_close(angle.abs().max(), torch.tensor(10.0, dtype=torch.float64), rtol=0, atol=0.5)
 
     def test_drops_but_never_all(self):
         drop = build({"name": "channels", "drop": 0.9, "exchange": 0.0, "rotate": 0})
-        raw = white(drop.needs(4, 1), 512, (1,))
+        raw = white(drop, 4, 512, (1,))
         kept = drop(torch.ones(512, 4, 1, dtype=torch.float64), raw).squeeze(2)
         assert ((kept == 0) | (kept == 1)).all()
         assert (kept.sum(1) >= 1).all()
@@ -276,7 +277,7 @@ class TestChannels:
     def test_two_change_places(self):
         swap = build({"name": "channels", "drop": 0.0, "rotate": 0, "exchange": 0.5})
         x = torch.arange(5.0, dtype=torch.float64).view(1, 5, 1).expand(600, -1, 1)
-        view = swap(x, white(swap.needs(5, 1), 600, (1,))).squeeze(2)
+        view = swap(x, white(swap, 5, 600, (1,))).squeeze(2)
         moved = (view != x.squeeze(2)).sum(1)
         assert set(moved.tolist()) == {0, 2}
         assert (moved == 2).float().mean() == pytest.approx(0.5, abs=0.08)
@@ -367,7 +368,7 @@ class TestNoBudget:
         viewmaker = make([{"name": "mix", "budget": None}, "additive"], budget=0.05)
         x = signal()
         noise = viewmaker.draw_noise(x, seeded())
-        mixed = make("mix")(x, (noise[0][:, :2], *noise[1:]))
+        mixed = make("mix")(x, noise[1:])
         torch.testing.assert_close(distortion(mixed, viewmaker(x, noise)), torch.full((64,), 0.05))
 
     def test_each_run_from_its_own_input(self):

@@ -129,7 +129,7 @@ class TestRandom:
 class TestBeginning:
     @pytest.mark.parametrize(("spec", "dims"), CASES, ids=str)
     def test_fast_begins_as_random(self, spec, dims):
-        x = signal(dims)
+        x = signal(dims, 512)
         (first, second), (random, other) = (changes(make(spec, dims, name), x) for name in ("fast", "random"))
         assert size(first) == pytest.approx(size(random), rel=0.1)
         assert size(first - second) / size(first) == pytest.approx(size(random - other) / size(random), rel=0.1)

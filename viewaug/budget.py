@@ -304,13 +304,19 @@ def clamp_view(x: Tensor, view: Tensor, value_range: ValueRange) -> Tensor:
     if value_range is None:
         return view
     low, high = value_range
-    if _may_look(x) and x.numel():
-        least, most = x.detach().aminmax()
-        if bool((least >= low) & (most <= high)):  # as a rule, and several times as fast
+    if _may_look(x) and x.numel():  # several times as fast
+        if _inside(view, low, high):
+            return view
+        if _inside(x, low, high):
             return _Clamp.apply(view, low, high)
     if x.requires_grad:  # torch.where is slow on a CPU, but has one derivative on all versions of torch
         return _Clamp.apply(view, torch.where(x < low, x, low), torch.where(x > high, x, high))
     return _Clamp.apply(view, x.clamp(max=low), x.clamp(min=high))
+
+
+def _inside(x: Tensor, low: float, high: float) -> bool:
+    least, most = x.detach().aminmax()
+    return bool((least >= low) & (most <= high))
 
 
 class _Clamp(torch.autograd.Function):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from viewaug._checks import check_count
 from viewaug.budget import widen
 from viewaug.perturbations import Raw
+from viewaug.perturbations.base import white
 
 CONV: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -62,10 +63,9 @@ class RandomGenerator(Generator):
         return (((self.maps, *size),) if self.maps else ()) + (((self.numbers,),) if self.numbers else ())
 
     def forward(self, x: Tensor, noise: Sequence[Tensor]) -> Raw:
-        # By the inverse of tanh: half a logit. Noise of 0 would be infinite.
-        white = [torch.logit(widen(part), 1e-6) / 2 for part in noise]
-        maps = white[0] if self.maps else x.new_empty(len(x), 0, *x.shape[2:])
-        return Raw(maps, white[-1] if self.numbers else x.new_empty(len(x), 0))
+        parts = [white(widen(part)) for part in noise]
+        maps = parts[0] if self.maps else x.new_empty(len(x), 0, *x.shape[2:])
+        return Raw(maps, parts[-1] if self.numbers else x.new_empty(len(x), 0))
 
 
 class FastGenerator(RandomGenerator):
@@ -162,7 +162,7 @@ class FastGenerator(RandomGenerator):
         return (*super().noise_shapes(size), (self.noise, *grid), (self.noise,))
 
     def forward(self, x: Tensor, noise: Sequence[Tensor]) -> Raw:
-        white = super().forward(x, noise[:-2])
+        random = super().forward(x, noise[:-2])
         field, numbers = standardise(noise[-2]), standardise(noise[-1])
         h = self.stem(pad_to(x, self.patch)).add_(self.field(field))
         h = h + self.sample(numbers)[(..., *(None,) * (x.ndim - 2))]
@@ -170,7 +170,7 @@ class FastGenerator(RandomGenerator):
             h = block(h)
         h = F.leaky_relu(h, 0.1)
         limit = self.departure * _MEAN_SIZE
-        maps = white.maps
+        maps = random.maps
         if self.maps:
             learned = widen(self._rise(h, x))
             most = limit * math.prod(learned.shape[1:])
@@ -179,11 +179,11 @@ class FastGenerator(RandomGenerator):
                 learned = learned * self.map_weights
             maps = torch.addcmul(maps, learned, (size + most).reciprocal(), value=most)
         if not self.numbers:
-            return Raw(maps, white.numbers)
+            return Raw(maps, random.numbers)
         # Means over a grid vary little with its noise, so that the numbers see that of the whole sample once more.
         learned = widen(self.numbers_head(torch.cat([h.flatten(2).mean(2), numbers], 1)))
         learned = limit * (learned / limit).tanh()
-        return Raw(maps, white.numbers + (learned if self.number_weights is None else learned * self.number_weights))
+        return Raw(maps, random.numbers + (learned if self.number_weights is None else learned * self.number_weights))
 
     def _rise(self, h: Tensor, x: Tensor) -> Tensor:
         """Return maps at the resolution of `x`: the head's, interpolated linearly, and a pattern at each cell.

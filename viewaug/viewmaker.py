@@ -152,9 +152,9 @@ class Viewmaker(nn.Module):
             )
         if constraint == "rescale_coefficients" and not isinstance(self.perturbation, Spectral):
             raise ValueError(f"Expected `perturbation` to be 'spectral' for that `constraint`, but got {kind}.")
-        needs = self.perturbation.needs(channels, dims)
-        maps, numbers, self._draws = needs
-        self.generator = self.generators[generator](channels, maps, dims, numbers, **options)
+        network = self.generators[generator]
+        needs = (self.perturbation.twin_needs if network.blind else self.perturbation.needs)(channels, dims)
+        self.generator = network(channels, needs.maps, dims, needs.numbers, **options)
         if isinstance(self.generator, FastGenerator):
             self.generator.weigh(*self.perturbation.departures(needs))
         self._generator_config = {"generator": generator, **options}
@@ -230,7 +230,8 @@ class Viewmaker(nn.Module):
 
         They are the generator's, as of :class:`viewaug.generators.FastGenerator`, and what a perturbation draws.
         """
-        return self.generator.noise_shapes(size) + (((self._draws,),) if self._draws else ())
+        draws = self.perturbation.draws(size)
+        return self.generator.noise_shapes(size) + (((draws,),) if draws else ())
 
     def forward(
         self,
@@ -261,7 +262,7 @@ class Viewmaker(nn.Module):
         if not len(x):
             return x.clone()  # instance normalisation takes no empty batch
         budget = self.budget if budget is None else budget
-        *fields, draws = noise if self._draws else (*noise, x.new_empty(len(x), 0))
+        *fields, draws = noise if self.perturbation.draws(x.shape[2:]) else (*noise, x.new_empty(len(x), 0))
         del noise  # as large as the input; nothing needs it any more when the generator has returned
         with full_precision(x):
             wide = widen(x)

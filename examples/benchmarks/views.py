@@ -34,12 +34,16 @@ SERIES = ["additive", "spectral", "warp", "blur", "mask", "mix", "crop", "channe
 # A random twin without a budget, and the module of kornia's that does the same, or next to it.
 TWINS: list[tuple[Any, str, dict[str, Any]]] = [
     ("mix", "RandomCutMixV2", {"data_keys": ["input"], "use_correct_lambda": True}),
-    ({"name": "mix", "edge": 10.0}, "RandomMixUpV2", {"data_keys": ["input"]}),
+    ({"name": "mix", "edge": None}, "RandomMixUpV2", {"data_keys": ["input"]}),
     ("mask", "RandomErasing", {"scale": (0.02, 0.5)}),
     ("crop", "RandomResizedCrop", {"size": (32, 32)}),
-    ("channels", "RandomChannelDropout", {}),
+    ({"name": "channels", "rotate": 0.0, "exchange": 0.0}, "RandomChannelDropout", {}),
     ("warp", "RandomElasticTransform", {}),
-    ("affine", "RandomAffine", {"degrees": 30.0, "translate": (0.25, 0.25), "scale": (0.7, 1.5), "shear": 15.0}),
+    (
+        "affine",
+        "RandomAffine",
+        {"degrees": 15.0, "translate": (0.12, 0.12), "scale": (0.8, 1.2), "shear": 7.5, "padding_mode": "reflection"},
+    ),
     ("colour", "ColorJitter", {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}),
     ("blur", "RandomGaussianBlur", {"kernel_size": (3, 3), "sigma": (0.1, 2.0)}),
 ]

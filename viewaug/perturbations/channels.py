@@ -1,11 +1,12 @@
 """Drop, turn and exchange channels: leads, bands, axes."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from viewaug.perturbations.base import Needs, Perturbation, Raw
+from viewaug.perturbations.base import Needs, Perturbation, Raw, per_sample
 
 
 class Channels(Perturbation):
@@ -44,11 +45,16 @@ class Channels(Perturbation):
         if self.triples and channels % 3:
             raise ValueError(f"Expected `channels` in triples for `triples=True`, but got {channels}.")
         axes = 3 if self.triples else channels
-        return Needs(numbers=channels + axes * (axes - 1) // 2, draws=3)
+        return Needs(numbers=channels + axes * (axes - 1) // 2)
+
+    def draws(self, size: Sequence[int]) -> int:
+        return 3
 
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
         many = x.shape[1]
         gates, angles = raw.numbers.tanh().split([many, raw.numbers.shape[1] - many], 1)
+        if not (self.rotate or self.exchange):
+            return x * per_sample(self._kept(gates), x.ndim - 2)
         matrix = self._turn(angles, many) * self._kept(gates)[:, None]
         matrix = matrix.gather(1, self._order(raw.draws, many)[..., None].expand_as(matrix))
         return (matrix @ x.flatten(2)).view_as(x)

@@ -1,6 +1,7 @@
 """Crop a part of the input, and resize it to the whole; flip it."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +41,10 @@ class Crop(Perturbation):
         self.area, self.ratio, self.flip = area, ratio, flip
 
     def needs(self, channels: int, dims: int) -> Needs:
-        return Needs(numbers=2 * dims, draws=1)
+        return Needs(numbers=2 * dims)
+
+    def draws(self, size: Sequence[int]) -> int:
+        return 1
 
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
         dims = x.ndim - 2

@@ -40,6 +40,10 @@ class OneOf(Compound):
         elif shares is not None and (len(shares) != len(steps) or not all(0 < share < math.inf for share in shares)):
             raise ValueError(f"Expected `shares` to be {len(steps)} positive numbers, but got {shares}.")
         self.shares = shares if shares is None or isinstance(shares, str) else [float(share) for share in shares]
+        if self.shares == "learned":  # whether it is the first, or else the second, ...
+            self.own_needs = Needs(numbers=len(steps) - 1)
+        else:
+            self.own_draws = 1
 
     @property
     def options(self) -> dict[str, Any]:
@@ -49,15 +53,9 @@ class OneOf(Compound):
     def divided(self) -> bool:
         return True  # each has the common budget by itself
 
-    def needs(self, channels: int, dims: int) -> Needs:
-        needs = super().needs(channels, dims)
-        # Whether it is the first, or else the second, ...
-        self._needs.append(Needs(0, len(self.steps) - 1, 0) if self.shares == "learned" else Needs(draws=1))
-        return Needs(*map(sum, zip(needs, self._needs[-1], strict=True)))
-
     def compose(self, x: Tensor, raw: Raw, apply: Apply) -> Tensor:
         views = [apply(step, x, part) for step, part in self.parts(raw)]
-        chosen, weights = self._choose(raw.split(self._needs)[-1], x)
+        chosen, weights = self._choose(self.split(raw)[-1], x)
         view = views[-1]
         for i in reversed(range(len(views) - 1)):
             view = torch.where(chosen[i], views[i], view)

@@ -2,21 +2,21 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from viewaug._checks import check_choice
-from viewaug.perturbations.base import Needs, Perturbation, Raw, coarse, smooth
+from viewaug.perturbations.base import Needs, Perturbation, Raw, cells_of, per_sample, smooth, spread, white
 
 Fill = Literal["mean", "zero", "noise"]
 Grain = float | int | Sequence[float | int] | None
-Edge = float | tuple[float, float]
+Edge = float | tuple[float, float] | None
 
-# The table of ranks has so many steps, and is counted from about so many points of a field.
-_STEPS, _POINTS = 32, 64
+# The table of ranks has so many steps, and is counted from at most so many points along an axis in 1, 2 and 3
+# dimensions.
+_STEPS, _POINTS = 32, (64, 8, 4)
 # Largest size of what is learned of the field, whose random part has a deviation of 0.9, and how much counts of what is
 # learned of the share and the edge.
 _TILT, _PULL = 0.5, 0.25
@@ -31,7 +31,7 @@ class Region(Perturbation):
     The field is smooth: random numbers on a coarse grid, interpolated, and half as much that is learned, on one twice
     as fine. An element whose rank in its sample's field is `r`, from 0 to 1, is replaced by a weight of
     ``sigmoid((t - r) / edge)``, where `t` is such that the mean weight is the share, which is uniform between 0 and its
-    bound. A hard edge has a straight-through gradient.
+    bound. A hard edge has a straight-through gradient. Without an edge there is no field: all weigh alike.
     """
 
     unitless = True
@@ -46,14 +46,8 @@ class Region(Perturbation):
             if not whole and not (isinstance(cell, float) and 0 < cell <= 1):
                 raise ValueError(f"Expected `grain` to be a whole number of elements, or a share, but got {grain!r}.")
         self.grain = list(grain) if isinstance(grain, Sequence) else grain
-        low, high = edge if isinstance(edge, (list, tuple)) and len(edge) == 2 else (edge, edge)
-        numbers = all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in (low, high))
-        if not numbers or not 0 <= low <= high < math.inf or (low == 0) != (high == 0):
-            raise ValueError(
-                f"Expected `edge` to be 0, positive, or (low, high) with 0 < low <= high, but got {edge!r}."
-            )
-        self.edge: Edge = (float(low), float(high)) if low < high else float(low)
-        self.channels, self._many = channels, 1
+        self.edge = _checked(edge)
+        self.channels, self._many, self._learned = channels, 1, 0  # the maps of the field, and how many are learned
 
     def needs(self, channels: int, dims: int) -> Needs:
         if isinstance(self.grain, list) and len(self.grain) != dims:
@@ -63,31 +57,43 @@ class Region(Perturbation):
         if self.channels and channels == 1:
             raise ValueError("Expected `channels=True` for an input of two or more channels, but it has one.")
         self._many = channels if self.channels else 1
-        return Needs(maps=2 * self._many, numbers=1 + isinstance(self.edge, tuple))
+        self._learned = 0 if self.edge is None else self._many
+        return Needs(maps=self._learned, numbers=1 + isinstance(self.edge, tuple))
+
+    def twin_needs(self, channels: int, dims: int) -> Needs:
+        needs = self.needs(channels, dims)
+        learned, self._learned = self._learned, 0
+        return needs._replace(maps=needs.maps - learned)
+
+    def draws(self, size: Sequence[int]) -> int:
+        return 0 if self.edge is None else self._many * math.prod(self._cells(size))
 
     def departures(self, needs: Needs) -> tuple[list[float], list[float]]:
-        # Were the place of a region learned outright, it would be the same in all views, which are easy then.
-        return [0.0] * self._many + [1.0] * (needs.maps - self._many), [_PULL] * needs.numbers
-
-    def twin(self, noise: Raw) -> Raw:
-        random, rest = noise.maps.tensor_split([self._many], 1)
-        return noise._replace(maps=torch.cat([coarse(random, self._cells(random.shape[2:])), rest], 1))
+        return [1.0] * needs.maps, [_PULL] * needs.numbers
 
     def weight(self, raw: Raw) -> Tensor:
         """Return how much of each element is replaced, ``(B, 1 or channels, *spatial)``."""
-        fields, learned = raw.maps[:, : 2 * self._many].chunk(2, 1)
-        cells = self._cells(fields.shape[2:])
-        finer = [many if many == 1 else 2 * many for many in cells]  # stripes stay stripes
-        field = smooth(fields, cells) + _TILT * smooth(learned, finer).tanh()
-        rank = _rank(field)
-        uniform = (1 + raw.numbers.tanh()).view(*raw.numbers.shape, *(1,) * (fields.ndim - 1)).unbind(1)
+        size = raw.maps.shape[2:]
+        uniform = per_sample(1 + raw.numbers.tanh(), 1 + len(size)).unbind(1)
         share = self.strength * self.share / 2 * uniform[0]
+        if self.edge is None:
+            return share
+        # Were the place of a region learned outright, it would be the same in all views, which are easy then.
+        cells = self._cells(size)
+        draws = raw.draws[:, : self._many * math.prod(cells)].to(raw.numbers)
+        field = spread(white(draws).view(-1, self._many, *cells), size)
+        if self._learned:
+            finer = [many if many == 1 else 2 * many for many in cells]  # stripes stay stripes
+            field = field + _TILT * smooth(raw.maps[:, : self._learned], finer).tanh()
+        ranks = _Ranks.of(field.detach())
         if not self.edge:
-            hard = torch.lt(rank.detach(), share.detach(), out=torch.empty_like(rank))
-            if not (rank.requires_grad or share.requires_grad):
+            level = per_sample(ranks.value(share.detach().flatten(1)), len(size))
+            hard = torch.lt(field.detach(), level, out=torch.empty_like(field))
+            if not (field.requires_grad or share.requires_grad):
                 return hard
-            soft = _sigmoid(rank, share, _WIDTH)
+            soft = _sigmoid(ranks.rank(field), share, _WIDTH)
             return hard + (soft - soft.detach())
+        rank = ranks.rank(field)
         if isinstance(self.edge, float):
             return _sigmoid(rank, share, self.edge)
         low, high = map(math.log, self.edge)
@@ -100,17 +106,20 @@ class Region(Perturbation):
 
     def _cells(self, size: Sequence[int]) -> list[int]:
         """Return the number of cells along each axis."""
-        return [
-            max(1, round(1 / cell if isinstance(cell, float) else side / cell))
-            for cell, side in zip(self._grains(len(size)), size, strict=True)
-        ]
+        return cells_of(
+            size,
+            [
+                max(1, round(1 / cell if isinstance(cell, float) else side / cell))
+                for cell, side in zip(self._grains(len(size)), size, strict=True)
+            ],
+        )
 
 
 class Mix(Region):
     """Replaces a region by that of a partner, another sample of the batch.
 
     With a hard edge this is FMix (Harris et al., 2020) as a view: a region that is cut from a smooth random field, as
-    CutMix does by a box (Yun et al., ICCV 2019). With a wide one it is mixup (Zhang et al., ICLR 2018). The view stays
+    CutMix does by a box (Yun et al., ICCV 2019). Without one it is mixup (Zhang et al., ICLR 2018). The view stays
     the positive of the sample that keeps the larger share, as in DACL (Verma et al., ICML 2021). So a view depends on
     its batch; of a batch of one it is the input. Nothing comes from a partner that is not finite.
 
@@ -120,8 +129,8 @@ class Mix(Region):
         share: the largest share that is replaced; it is drawn per sample, up to that.
         grain: side of a cell of the field, as a share of each side if a float, in pixels or samples if an integer;
             or one for each axis. None for a half, and for a quarter in series.
-        edge: width of the edge, in ranks: 0 for a hard one, 2 and more for nearly uniform weights; ``(low, high)``
-            for one that is drawn per sample, log-uniformly, and learned.
+        edge: width of the edge, in ranks: 0 for a hard one; ``(low, high)`` for one that is drawn per sample,
+            log-uniformly, and learned; None for none, which is mixup.
         channels: whether each channel has its own field.
 
     Raises:
@@ -139,11 +148,11 @@ class Mix(Region):
     def __init__(self, share: float = 0.5, grain: Grain = None, edge: Edge = 0.0, channels: bool = False) -> None:
         super().__init__(share, grain, edge, channels)
 
-    def needs(self, channels: int, dims: int) -> Needs:
-        return super().needs(channels, dims)._replace(draws=1)
+    def draws(self, size: Sequence[int]) -> int:
+        return super().draws(size) + 1
 
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
-        partner = partners(raw.draws[:, 0], raw.copies)
+        partner = partners(raw.draws[:, -1], raw.copies)
         finite = x.detach().flatten(1).sum(1).isfinite()
         partner = torch.where(finite[partner], partner, torch.arange(len(x), device=x.device))
         return torch.lerp(x, x[partner], self.weight(raw))
@@ -181,14 +190,14 @@ class Mask(Region):
 
     def needs(self, channels: int, dims: int) -> Needs:
         needs = super().needs(channels, dims)
-        return needs._replace(maps=needs.maps + channels) if self.fill == "noise" else needs
+        return needs._replace(maps=needs.maps + channels * (self.fill == "noise"))
 
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
         axes = tuple(range(2, x.ndim))
         fill = x.new_zeros(1) if self.fill == "zero" else x.mean(axes, keepdim=True)
         if self.fill == "noise":
             deviation = (x - fill).square().mean(axes, keepdim=True).clamp(min=1e-30).sqrt()
-            fill = fill + deviation / _DEVIATION * raw.maps[:, 2 * self._many :]
+            fill = fill + deviation / _DEVIATION * raw.maps[:, -x.shape[1] :]
         return torch.lerp(x, fill, self.weight(raw))
 
 
@@ -209,20 +218,49 @@ def partners(draws: Tensor, copies: int = 1) -> Tensor:
     return place - place % size + (place + step) % size
 
 
-def _rank(field: Tensor) -> Tensor:
-    """Return the share of a sample's elements below each, by a table with linear interpolation in between."""
-    flat = field.flatten(1)
-    fixed = flat.detach()
-    low, high = fixed.aminmax(dim=1, keepdim=True)
-    steps = torch.linspace(0, 1, _STEPS + 1, dtype=flat.dtype, device=flat.device)
-    side = max(1, round(_POINTS ** (1 / (field.ndim - 2))))
-    some = F.interpolate(field.detach(), [min(side, many) for many in field.shape[2:]], mode="nearest-exact")
-    points, edges = some.flatten(1).sort(1)[0], torch.lerp(low, high, steps)
-    counts = torch.searchsorted(points, edges) + torch.searchsorted(points, edges, right=True)
-    table = counts.to(flat) / (2 * points.shape[1])
-    place = (flat - low) / (high - low).clamp(min=1e-9) * _STEPS
-    step = place.detach().clamp(0, _STEPS - 1).nan_to_num().long()
-    return torch.lerp(table.gather(1, step), table.gather(1, step + 1), place - step).view_as(field)
+class _Ranks(NamedTuple):
+    """The ranks of a sample's values: at equal steps from the lowest to the highest, linear in between."""
+
+    low: Tensor
+    step: Tensor
+    table: Tensor
+
+    @classmethod
+    def of(cls, field: Tensor) -> "_Ranks":
+        """Count them from some of a field's points."""
+        for axis in range(2, field.ndim):
+            side, many = field.shape[axis], _POINTS[field.ndim - 3]
+            step = -(-side // many)
+            field = field[(slice(None),) * axis + (slice((side - 1) % step // 2, None, step),)]
+        points = field.flatten(1).sort(1)[0]
+        low, high = points[:, :1], points[:, -1:]
+        edges = torch.lerp(low, high, torch.linspace(0, 1, _STEPS + 1, dtype=field.dtype, device=field.device))
+        counts = torch.searchsorted(points, edges) + torch.searchsorted(points, edges, right=True)
+        return cls(low, ((high - low) / _STEPS).clamp(min=1e-9), counts.to(field) / (2 * points.shape[1]))
+
+    def rank(self, field: Tensor) -> Tensor:
+        """Return the share of a sample's elements below each."""
+        place = (field.flatten(1) - self.low) / self.step
+        step = place.detach().clamp(0, _STEPS - 1).nan_to_num().long()
+        return torch.lerp(self.table.gather(1, step), self.table.gather(1, step + 1), place - step).view_as(field)
+
+    def value(self, rank: Tensor) -> Tensor:
+        """Return the value of a rank, ``(B, 1)``."""
+        after = torch.searchsorted(self.table, rank).clamp(1, _STEPS)
+        below, above = self.table.gather(1, after - 1), self.table.gather(1, after)
+        return self.low + self.step * (after - 1 + (rank - below) / (above - below).clamp(min=1e-9))
+
+
+def _checked(edge: Edge) -> Edge:
+    if edge is None:
+        return None
+    low, high = edge if isinstance(edge, (list, tuple)) and len(edge) == 2 else (edge, edge)
+    numbers = all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in (low, high))
+    if not numbers or not 0 <= low <= high < math.inf or (low == 0) != (high == 0):
+        raise ValueError(
+            f"Expected `edge` to be 0, positive, (low, high) with 0 < low <= high, or None, but got {edge!r}."
+        )
+    return (float(low), float(high)) if low < high else float(low)
 
 
 def _sigmoid(rank: Tensor, share: Tensor, width: float | Tensor) -> Tensor:

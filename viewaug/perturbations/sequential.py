@@ -14,7 +14,10 @@ Apply = Callable[[Perturbation, Tensor, Raw], Tensor]
 
 
 class Compound(Perturbation):
-    """What is made of several perturbations; what it needs itself may follow what they need."""
+    """What is made of several perturbations; what it needs itself follows what they need."""
+
+    own_needs = Needs()
+    own_draws = 0
 
     def __init__(self, steps: Sequence[Perturbation]) -> None:
         super().__init__()
@@ -32,15 +35,31 @@ class Compound(Perturbation):
         return {}  # the steps say their own
 
     def needs(self, channels: int, dims: int) -> Needs:
-        self._needs = [step.needs(channels, dims) for step in self]
+        return self._all([step.needs(channels, dims) for step in self])
+
+    def twin_needs(self, channels: int, dims: int) -> Needs:
+        return self._all([step.twin_needs(channels, dims) for step in self])
+
+    def _all(self, needs: list[Needs]) -> Needs:
+        self._needs = [*needs, self.own_needs]
         return Needs(*map(sum, zip(*self._needs, strict=True)))
+
+    def draws(self, size: Sequence[int]) -> int:
+        return sum(self._draws(size))
+
+    def _draws(self, size: Sequence[int]) -> list[int]:
+        return [*(step.draws(size) for step in self), self.own_draws]
+
+    def split(self, raw: Raw) -> list[Raw]:
+        """Return the part of the raw output of each perturbation, and what is left to choose between them."""
+        return raw.split(self._needs, self._draws(raw.maps.shape[2:]))
 
     def __iter__(self) -> Iterator[Perturbation]:
         return iter(self.steps)  # type: ignore[arg-type]
 
     def twin(self, noise: Raw) -> Raw:
-        parts = noise.split(self._needs)
-        twins = [step.twin(part) for step, part in zip(self, parts, strict=False)] + parts[len(self.steps) :]
+        *parts, own = self.split(noise)
+        twins = [*(step.twin(part) for step, part in zip(self, parts, strict=True)), own]
         return noise._replace(
             maps=torch.cat([twin.maps for twin in twins], 1), numbers=torch.cat([twin.numbers for twin in twins], 1)
         )
@@ -59,7 +78,7 @@ class Compound(Perturbation):
 
     def parts(self, raw: Raw) -> Iterator[tuple[Perturbation, Raw]]:
         """Return each perturbation with its part of the raw output."""
-        return zip(self, raw.split(self._needs), strict=False)
+        return zip(self, self.split(raw)[:-1], strict=True)
 
 
 class Sequential(Compound):
