@@ -22,16 +22,16 @@ import torch
 from lightly.utils.debug import std_of_l2_normalized
 from torch import Tensor, nn
 from viewaug.examples.families import family
-from viewaug.examples.grid import default_workers, held_out_tenth, run_grid, tick, write_json
-from viewaug.examples.handmade import noise_views, simclr_pipeline
-from viewaug.examples.objectives import OBJECTIVES, objective
 from viewaug.examples.original_protocol import Player, alternating_step
 from viewaug.examples.photo_digits import SIZE, PhotoDigits, photo_digits
-from viewaug.examples.schedules import warmed_cosine
 
 import viewaug
 from viewaug._files import replacing
 from viewaug.commands._arguments import positive
+from viewaug.comparison.grid import default_workers, held_out_tenth, run_grid, tick, write_json
+from viewaug.comparison.handmade import noise_views, simclr_pipeline
+from viewaug.comparison.objectives import OBJECTIVES, objective
+from viewaug.comparison.schedules import warmed_cosine
 from viewaug.generators import GENERATORS
 from viewaug.probes import Probe, save_probe
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from viewaug.examples.grid import default_workers, run_grid, write_json
 
 from viewaug._files import replacing
 from viewaug.commands._arguments import positive, seed
+from viewaug.comparison.grid import default_workers, run_grid, write_json
 
 K, DIM, PAIRS = 2, 10, 32
 ALPHAS = (0.99, 0.9, 0.7, 0.5, 0.25, 0.0)

@@ -17,17 +17,18 @@ from typing import ClassVar
 from torch import Tensor, nn
 from viewaug.adapters.torchaudio import LogMel
 from viewaug.examples.families import family
-from viewaug.examples.handmade import noise_views
-from viewaug.examples.handmade_audio import SpectralViews, waveform_views
 from viewaug.examples.multitask import command
 from viewaug.examples.multitask.experiment import Experiment, Settings
 from viewaug.examples.multitask.methods import Method
 from viewaug.examples.multitask.mixtures import MIXTURES, Mixed
 from viewaug.examples.multitask.noises import Noises, noises
 from viewaug.examples.multitask.speech import Speech, speech
-from viewaug.examples.multitask.training import Training, build_encoder
 
 import viewaug
+from viewaug.comparison.encoders import build_encoder
+from viewaug.comparison.handmade import noise_views
+from viewaug.comparison.handmade_audio import SpectralViews, waveform_views
+from viewaug.comparison.training import Training
 
 METHODS = {
     "none": Method(),

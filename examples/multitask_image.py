@@ -16,15 +16,16 @@ from typing import Any, ClassVar
 import kornia.augmentation as K
 from torch import Tensor, nn
 from viewaug.examples.families import family
-from viewaug.examples.handmade import noise_views, simclr_pipeline
 from viewaug.examples.multitask import command
 from viewaug.examples.multitask.backgrounds import SIZE, Images, backgrounds
 from viewaug.examples.multitask.experiment import Experiment, Settings
 from viewaug.examples.multitask.methods import Method
 from viewaug.examples.multitask.overlays import Overlaid
-from viewaug.examples.multitask.training import Training, build_encoder
 
 import viewaug
+from viewaug.comparison.encoders import build_encoder
+from viewaug.comparison.handmade import noise_views, simclr_pipeline
+from viewaug.comparison.training import Training
 
 METHODS = {
     "none": Method(),

@@ -17,15 +17,15 @@ from typing import Any
 import kornia.augmentation as K
 import torch
 from torch import Tensor, nn
-from viewaug.examples.grid import default_workers, run_grid, write_json
-from viewaug.examples.handmade import noise_views
 from viewaug.examples.mnist import read_mnist
-from viewaug.examples.objectives import objective
 
 import viewaug
 from viewaug._files import replacing
 from viewaug._markdown import markdown_table
 from viewaug.commands._arguments import positive
+from viewaug.comparison.grid import default_workers, run_grid, write_json
+from viewaug.comparison.handmade import noise_views
+from viewaug.comparison.objectives import objective
 
 METHODS = ("untrained", "none", "noise", "handmade", "learned", "handmade+noise", "handmade+learned")
 BITS = (0, 4, 8, 12, 16)

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from viewaug.examples.grid import run_grid, tick
+
+from viewaug.comparison.grid import run_grid, tick
 
 
 def cell(name: str, log: Path, seconds: float = 0.0) -> dict[str, str]:

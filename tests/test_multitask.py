@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 from viewaug.examples import multitask_audio, multitask_image
-from viewaug.examples.multitask import figures, report, training
+from viewaug.examples.multitask import figures, report
 from viewaug.examples.multitask.pairs import Pairs
 from viewaug.examples.multitask_image import ImageExperiment
+
+from viewaug.comparison import training
 
 
 class Numbers(Pairs):

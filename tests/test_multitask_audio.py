@@ -11,7 +11,6 @@ import soundfile
 import torch
 from torch import nn
 from viewaug.examples import multitask_audio
-from viewaug.examples.handmade_audio import SpectralViews, waveform_views
 from viewaug.examples.multitask import speech as speech_module
 from viewaug.examples.multitask import synthesis
 from viewaug.examples.multitask.engine import probe
@@ -22,6 +21,7 @@ from viewaug.examples.multitask.speech import Speech, speech
 from viewaug.examples.multitask_audio import METHODS, PRESETS, AudioExperiment
 
 import viewaug
+from viewaug.comparison.handmade_audio import SpectralViews, waveform_views
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 RATE = 8000

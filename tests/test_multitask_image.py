@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 from viewaug.examples import multitask_image
-from viewaug.examples.handmade import simclr_pipeline
 from viewaug.examples.multitask import backgrounds as backgrounds_module
 from viewaug.examples.multitask import overlays
 from viewaug.examples.multitask.backgrounds import Images, backgrounds
@@ -19,10 +18,14 @@ from viewaug.examples.multitask.cells import read_cells
 from viewaug.examples.multitask.engine import splits
 from viewaug.examples.multitask.methods import Method, parse
 from viewaug.examples.multitask.overlays import OVERLAYS, Overlaid
-from viewaug.examples.multitask.training import Contrastive, Log, Training, build_encoder, fit, original_loss
+from viewaug.examples.multitask.turns import original_loss
 from viewaug.examples.multitask_image import METHODS, PRESETS, ImageExperiment
 
 import viewaug
+from viewaug.comparison.encoders import build_encoder
+from viewaug.comparison.handmade import simclr_pipeline
+from viewaug.comparison.objectives import objective
+from viewaug.comparison.training import Log, Pretraining, Training, fit
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 QUICK = ["--preset", "quick", "--workers", "1", "--overlays", "digits"]
@@ -237,7 +240,7 @@ def test_training_resumes_as_if_it_had_not_stopped(tmp_path):
     def run(folder, stop_after=None):
         torch.manual_seed(0)
         encoder, features = build_encoder("small")
-        module = Contrastive(encoder, features, options, simclr_pipeline(32))
+        module = Pretraining(objective("simclr", encoder, features), options, simclr_pipeline(32))
         done = []
 
         def after_epoch():

@@ -19,17 +19,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from viewaug.examples import demo
-from viewaug.examples.grid import default_workers, run_grid, tick
 from viewaug.examples.multitask.report import interval
-from viewaug.examples.objectives import Objective, objective
 from viewaug.examples.photo_digits import PhotoDigits
-from viewaug.examples.schedules import warmed_cosine
 
 import viewaug
 from viewaug._files import replacing
 from viewaug._markdown import markdown_table
 from viewaug.budget import constrain
 from viewaug.commands._arguments import positive
+from viewaug.comparison.grid import default_workers, run_grid, tick
+from viewaug.comparison.objectives import Objective, objective
+from viewaug.comparison.schedules import warmed_cosine
 from viewaug.metrics import LabelDestruction
 from viewaug.perturbations.spectral import dct
 from viewaug.probes import Probe, correct_probability

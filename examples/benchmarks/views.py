@@ -12,9 +12,9 @@ import kornia.augmentation as K
 import torch
 from torch import Tensor
 from viewaug.examples.benchmarks._timing import alternate, environment
-from viewaug.examples.handmade import simclr_pipeline
 
 from viewaug import Viewmaker
+from viewaug.comparison.handmade import simclr_pipeline
 
 IMAGES: list[Any] = [
     "additive",

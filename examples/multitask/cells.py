@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from viewaug.examples.grid import read_json
 from viewaug.examples.multitask.experiment import Experiment
 from viewaug.examples.multitask.methods import split
+
+from viewaug.comparison.grid import read_json
 
 Cell = Mapping[str, Any]
 

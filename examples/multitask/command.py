@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from viewaug.examples.grid import default_workers, run_grid
 from viewaug.examples.multitask.cells import read_cells
 from viewaug.examples.multitask.destruction import draw_destruction
 from viewaug.examples.multitask.engine import run_cell
@@ -18,6 +17,7 @@ from viewaug.examples.multitask.report import write_report
 
 from viewaug._files import sha256
 from viewaug.commands._arguments import positive
+from viewaug.comparison.grid import default_workers, run_grid
 
 
 def main(experiment: Experiment, description: str, sources: Mapping[str, str], arguments: Sequence[str] | None) -> None:

@@ -12,14 +12,16 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from viewaug.adapters.lightning import ViewmakerCallback
-from viewaug.examples.grid import held_out_tenth, tick
 from viewaug.examples.multitask.experiment import Experiment, cell_name, probe_file, viewmaker_file
 from viewaug.examples.multitask.methods import Method, parse
 from viewaug.examples.multitask.pairs import Part
-from viewaug.examples.multitask.training import Contrastive, InTurns, Log, Training, fit
-from viewaug.examples.schedules import warmed_cosine
+from viewaug.examples.multitask.turns import InTurns
 
 import viewaug
+from viewaug.comparison.grid import held_out_tenth, tick
+from viewaug.comparison.objectives import objective
+from viewaug.comparison.schedules import warmed_cosine
+from viewaug.comparison.training import Log, Pretraining, Training, fit
 from viewaug.probes import Probe, save_probe
 
 
@@ -52,9 +54,10 @@ def run_cell(
     viewmaker = experiment.viewmaker(method, options.budget) if method.learned else None
     callback = None
     if viewmaker is not None and method.protocol == "turns":
-        module: Contrastive = InTurns(encoder, features, options, viewmaker, seed)
+        module: Pretraining = InTurns(encoder, features, options, viewmaker, seed)
     else:
-        module = Contrastive(encoder, features, options, augment, seed)
+        contrastive = objective("simclr", encoder, features, options.temperature, width=128)
+        module = Pretraining(contrastive, options, augment, seed)
         if viewmaker is not None:
             steered = method.steered or (
                 options.difficulty is not None and method.budget is None and viewmaker.budget is not None
@@ -144,7 +147,7 @@ def _callback(
 ) -> ViewmakerCallback:
     controller = None
     if steered:
-        target = {} if options.difficulty is None else {"target": options.difficulty}
+        target: dict[str, Any] = {} if options.difficulty is None else {"target": options.difficulty}
         controller = viewaug.BudgetController(viewmaker, unrelated=math.log(2 * options.batch - 1), **target)
     factor = warmed_cosine(max(1, steps)) if options.cosine else lambda step: 1.0  # as the encoder's
     return ViewmakerCallback(

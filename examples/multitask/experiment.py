@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from viewaug.examples.multitask.methods import Method
-from viewaug.examples.multitask.training import Training
 
 import viewaug
+from viewaug.comparison.training import Training
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from viewaug.examples.grid import read_json
 from viewaug.examples.multitask.cells import Cell, group_by, means, minutes, read_cells, tasks_of
 from viewaug.examples.multitask.experiment import Experiment
 from viewaug.examples.multitask.figures import draw_budgets, draw_curves
@@ -14,6 +13,7 @@ from viewaug.examples.multitask.methods import parse
 
 from viewaug._files import replacing
 from viewaug._markdown import markdown_table
+from viewaug.comparison.grid import read_json
 
 FEATURES = {"accuracy": "", "prepool": ", map", "on_views": ", views in probe"}  # and what columns add to a task's name
 

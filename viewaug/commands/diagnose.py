@@ -7,9 +7,7 @@ and an independent one, trained with labels on clean inputs. Killed and started 
 """
 
 import argparse
-import importlib
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +19,7 @@ from torch import Tensor
 
 import viewaug
 from viewaug._files import replacing, sha256
+from viewaug._imports import import_function
 from viewaug.adversary import check_values
 from viewaug.budget import ValueRange, constrain
 from viewaug.commands._arguments import positive, seed
@@ -180,14 +179,7 @@ def _noise(budget: float, value_range: ValueRange) -> "Views":
 
 
 def _function(path: str) -> "Views":
-    module, _, name = path.partition(":")
-    sys.path.insert(0, str(Path.cwd()))  # as `python -m` would have it
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (AttributeError, ImportError, ValueError) as error:
-        raise ValueError(f"Expected --compare as NAME=MODULE:FUNCTION, but got {path!r}: {error}.") from error
-    finally:
-        sys.path.pop(0)
+    function = import_function(path)
 
     def make(x: Tensor, generator: torch.Generator) -> Tensor:
         with torch.random.fork_rng(devices=[]), torch.no_grad():

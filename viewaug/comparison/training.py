@@ -1,28 +1,23 @@
-"""Contrastive pretraining on pairs of views by Lightning: the module, the encoders, and one run that can be resumed."""
+"""Pretraining on pairs of views by Lightning: the module, and one run that can be resumed."""
 
-import math
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import timm
 import torch
-from lightly.loss import NTXentLoss
-from lightly.models.modules.heads import SimCLRProjectionHead
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from viewaug.adapters.lightning import ViewmakerCallback
-from viewaug.examples.original_protocol import Player, alternating_step
-from viewaug.examples.schedules import warmed_cosine
 
-import viewaug
 from viewaug._files import replacing
+from viewaug.comparison.objectives import Objective
+from viewaug.comparison.schedules import warmed_cosine
 
 
 @dataclass(frozen=True)
@@ -42,12 +37,11 @@ class Training:
     precision: str = "bf16-mixed"
 
 
-class Contrastive(pl.LightningModule):
-    """SimCLR (Chen et al., ICML 2020) on batches that are dictionaries with two ``views``.
+class Pretraining(pl.LightningModule):
+    """Self-supervised pretraining on batches that are dictionaries with two ``views``, or more, and maybe an ``index``.
 
     Args:
-        encoder: takes inputs as they are, and returns `features` features.
-        features: how many.
+        objective: the loss of two views; its backbone is the encoder.
         options: how to train.
         augment: makes a view by hand of a batch, before learned ones, if any, are made of it.
         seed: of augmentations, which depend on it and on the step alone, so that a resumed run has the same ones.
@@ -55,16 +49,18 @@ class Contrastive(pl.LightningModule):
 
     def __init__(
         self,
-        encoder: nn.Module,
-        features: int,
+        objective: Objective,
         options: Training,
         augment: Callable[[Tensor], Tensor] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.encoder, self.options, self.augment, self.seed = encoder, options, augment, seed
-        self.head = SimCLRProjectionHead(features, features, 128)
-        self.criterion = NTXentLoss(options.temperature)
+        self.objective, self.options, self.augment, self.seed = objective, options, augment, seed
+
+    @property
+    def encoder(self) -> nn.Module:
+        """What is pretrained."""
+        return self.objective.backbone
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         torch.manual_seed(random.Random(repr((self.seed, self.trainer.global_step))).getrandbits(63))
@@ -73,16 +69,18 @@ class Contrastive(pl.LightningModule):
         return {**batch, "views": [self.augment(view) for view in batch["views"]]}
 
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
-        x = torch.cat(batch["views"])
-        if x.ndim == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
-        loss = self.criterion(*self.head(self.encoder(x)).float().chunk(2))
+        views = batch["views"]
+        if views[0].ndim == 4:
+            views = [view.contiguous(memory_format=torch.channels_last) for view in views]
+        x0, x1 = views if len(views) == 2 else hardest(self.objective, views)
+        loss = self.objective(x0, x1, batch.get("index"))
         self.log("loss", loss, on_step=False, on_epoch=True, prog_bar=True)
         return loss
 
     def configure_optimizers(self) -> Any:
         options = self.options
-        sgd = torch.optim.SGD(self.parameters(), lr=options.lr, momentum=0.9, weight_decay=options.weight_decay)
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        sgd = torch.optim.SGD(trained, lr=options.lr, momentum=0.9, weight_decay=options.weight_decay)
         if not options.cosine:
             return sgd
         steps = int(self.trainer.estimated_stepping_batches)
@@ -90,93 +88,15 @@ class Contrastive(pl.LightningModule):
         return {"optimizer": sgd, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-class InTurns(Contrastive):
-    """The protocol of the papers' code: two optimizers in turn, its loss, the network's plain linear projection."""
-
-    def __init__(
-        self, encoder: nn.Module, features: int, options: Training, viewmaker: viewaug.Viewmaker, seed: int = 0
-    ) -> None:
-        super().__init__(encoder, features, options, seed=seed)
-        self.head = nn.Linear(features, 128)
-        self.viewmaker = viewmaker
-        self.automatic_optimization = False
-
-    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
-        players = nn.ModuleList([self.encoder, self.head])
-        sgd, adam = self.optimizers()  # type: ignore[attr-defined, unused-ignore]
-
-        def views_loss() -> Tensor:
-            z0, z1 = (self.head(self.encoder(self.viewmaker(view))).float() for view in batch["views"])
-            return original_loss(z0, z1, self.options.temperature)
-
-        loss = alternating_step(views_loss, Player(players, sgd, 1), Player(self.viewmaker, adam, -1))
-        self.log("loss", loss, on_step=False, on_epoch=True, prog_bar=True)
-        return loss
-
-    def configure_optimizers(self) -> Any:
-        options = self.options
-        mine = [*self.encoder.parameters(), *self.head.parameters()]
-        sgd = torch.optim.SGD(mine, lr=options.lr, momentum=0.9, weight_decay=options.weight_decay)
-        return [sgd, torch.optim.Adam(self.viewmaker.parameters(), lr=options.viewmaker_lr)]
-
-
-def original_loss(z0: Tensor, z1: Tensor, temperature: float) -> Tensor:
-    """Return the loss of the papers' code: anchors are first views alone, and each is among its own negatives.
-
-    ``mean_i(logsumexp_j(z0_i . [z0; z1]_j / t) - log(2 B) - z0_i . z1_i / t)`` of normalised embeddings.
-
-    Examples:
-        >>> z = torch.eye(4)
-        >>> round(float(original_loss(z, z, temperature=1.0)), 4)  # log((2 e + 6) / 8) - 1
-        -0.6426
-    """
-    z0, z1 = (nn.functional.normalize(z) for z in (z0, z1))
-    all_of_them = (z0 @ torch.cat([z0, z1]).T / temperature).logsumexp(1) - math.log(2 * len(z0))
-    return (all_of_them - (z0 * z1).sum(1) / temperature).mean()
-
-
-class Standardise(nn.Module):
-    """Subtract a mean and divide by a standard deviation, of every channel."""
-
-    def __init__(self, mean: float, std: float) -> None:
-        super().__init__()
-        self.mean, self.std = mean, std
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.std
-
-
-def build_encoder(name: str, channels: int = 3, *, mean: float = 0.47, std: float = 0.25) -> tuple[nn.Sequential, int]:
-    """Build an encoder by timm, and return it with its number of features.
-
-    Args:
-        name: ``"small"``, a ResNet of four blocks and 308,000 parameters for small images, or a ResNet of timm's, which
-            gets a stem for small images (3 x 3, without stride and pooling).
-        channels: of the input.
-        mean: of the input.
-        std: of the input.
-
-    Examples:
-        >>> encoder, features = build_encoder("small")
-        >>> encoder(torch.rand(2, 3, 32, 32)).shape[1] == features
-        True
-    """
-    if name == "small":
-        net: Any = timm.models.resnet.ResNet(
-            timm.models.resnet.BasicBlock,  # type: ignore[arg-type]
-            (1, 1, 1, 1),
-            channels=(16, 32, 64, 128),
-            stem_width=8,
-            stem_type="deep",
-            in_chans=channels,
-            num_classes=0,
-            zero_init_last=False,  # as identities the blocks need many epochs to begin
-        )
-    else:
-        net = timm.create_model(name, in_chans=channels, num_classes=0)
-    net.conv1 = nn.Conv2d(channels, net.bn1.num_features, 3, padding=1, bias=False)
-    net.maxpool = nn.Identity()
-    return nn.Sequential(Standardise(mean, std), net), int(net.num_features)
+@torch.no_grad()
+def hardest(objective: Objective, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the pair of views of each sample that is least alike for the network (Ferreira et al., ICLR 2025)."""
+    z = nn.functional.normalize(objective.project(torch.cat(list(views))), dim=1)
+    z = z.view(len(views), -1, z.shape[1]).transpose(0, 1)
+    first, second = torch.triu_indices(len(views), len(views), 1, device=z.device)
+    pair = (z @ z.mT)[:, first, second].argmin(1)
+    x, sample = torch.stack(list(views)), torch.arange(len(z), device=z.device)
+    return x[first[pair], sample], x[second[pair], sample]
 
 
 class Log(pl.Callback):
@@ -228,7 +148,7 @@ class Log(pl.Callback):
 
 
 def fit(
-    module: Contrastive,
+    module: Pretraining,
     data: Dataset[Any],
     folder: Path,
     *,
