@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from lightly.utils.debug import std_of_l2_normalized
 from torch import Tensor, nn
-from viewaug.examples.families import family
 from viewaug.examples.original_protocol import Player, alternating_step
 from viewaug.examples.photo_digits import SIZE, PhotoDigits, photo_digits
 
@@ -32,6 +31,7 @@ from viewaug.comparison.grid import default_workers, held_out_tenth, run_grid, t
 from viewaug.comparison.handmade import noise_views, simclr_pipeline
 from viewaug.comparison.objectives import OBJECTIVES, objective
 from viewaug.comparison.schedules import warmed_cosine
+from viewaug.comparison.views import family
 from viewaug.generators import GENERATORS
 from viewaug.probes import Probe, save_probe
 

@@ -1,4 +1,4 @@
-"""Perturbations that go by one name in experiments; those that bound themselves have no budget.
+"""A figure of the families of perturbations: photographs with digits, and a random view of each kind.
 
 python -m viewaug.examples.families --out families.png
 """
@@ -6,34 +6,12 @@ python -m viewaug.examples.families --out families.png
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import viewaug
 from viewaug._files import replacing
-
-FAMILIES: dict[str, Any] = {
-    "mix": {"name": "mix", "budget": None},
-    "softmix": {"name": "mix", "edge": (0.05, 2.0), "budget": None},  # an edge drawn from hard to nearly uniform
-    "mixup": {"name": "mix", "edge": None, "budget": None},
-    "mask": {"name": "mask", "budget": None},
-    "stripes": {"name": "mask", "grain": (1.0, 4), "budget": None},
-    "crop": {"name": "crop", "budget": None},
-    "channels": {"name": "channels", "budget": None},
-    # Learned mixing within the common budget.
-    "blend": {"name": "mix", "edge": 0.5},
-}
-
-
-def family(names: Sequence[str]) -> list[Any]:
-    """Return the perturbations of some names, for :class:`viewaug.Viewmaker`.
-
-    Examples:
-        >>> family(["mix", "additive"])
-        [{'name': 'mix', 'budget': None}, 'additive']
-    """
-    return [FAMILIES.get(name, name) for name in names]
+from viewaug.comparison.views import FAMILIES
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

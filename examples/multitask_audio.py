@@ -16,7 +16,6 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 from viewaug.adapters.torchaudio import LogMel
-from viewaug.examples.families import family
 from viewaug.examples.multitask import command
 from viewaug.examples.multitask.experiment import Experiment, Settings
 from viewaug.examples.multitask.methods import Method
@@ -29,6 +28,7 @@ from viewaug.comparison.encoders import build_encoder
 from viewaug.comparison.handmade import noise_views
 from viewaug.comparison.handmade_audio import SpectralViews, waveform_views
 from viewaug.comparison.training import Training
+from viewaug.comparison.views import family
 
 METHODS = {
     "none": Method(),

@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 
 import kornia.augmentation as K
 from torch import Tensor, nn
-from viewaug.examples.families import family
 from viewaug.examples.multitask import command
 from viewaug.examples.multitask.backgrounds import SIZE, Images, backgrounds
 from viewaug.examples.multitask.experiment import Experiment, Settings
@@ -26,6 +25,7 @@ import viewaug
 from viewaug.comparison.encoders import build_encoder
 from viewaug.comparison.handmade import noise_views, simclr_pipeline
 from viewaug.comparison.training import Training
+from viewaug.comparison.views import family
 
 METHODS = {
     "none": Method(),

@@ -98,9 +98,20 @@ from ..adapters.kornia import d
     assert names >= {"viewaug.examples.b", "viewaug.adapters", "viewaug.adapters.kornia"}
 
 
+# The one part of the library that stands above adapters, and the commands above it.
+ABOVE = ("viewaug/comparison/", "viewaug/commands/")
+
+
 def test_library_imports_no_framework_adapter_or_example():
-    forbidden = [*FRAMEWORKS, "viewaug.adapters", "viewaug.examples"]
-    assert [pair for pair in imported("viewaug") if within(pair[1], *forbidden)] == []
+    forbidden = [*FRAMEWORKS, "viewaug.adapters", "viewaug.examples", "viewaug.comparison"]
+    assert [pair for pair in imported("viewaug") if within(pair[1], *forbidden) and not pair[0].startswith(ABOVE)] == []
+
+
+def test_what_stands_above_imports_no_example_and_few_frameworks():
+    above = [pair for pair in imported("viewaug") if pair[0].startswith(ABOVE)]
+    assert [pair for pair in above if within(pair[1], "viewaug.examples", "solo", "torchvision")] == []
+    adapters = {name.split(".")[2] for _, name in above if name.count(".") >= 2 and within(name, "viewaug.adapters")}
+    assert adapters == {"lightning"}
 
 
 def test_adapters_import_no_example():

@@ -1,7 +1,7 @@
 """Learned augmentation for self-supervised learning."""
 
 import importlib
-from types import ModuleType
+from typing import Any
 
 from viewaug.adversary import AdversarialAugmentation, reverse_gradient
 from viewaug.budget import distortion, fit_budget, project_to_budget, rescale_to_budget
@@ -26,8 +26,10 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     """Load what needs an extra on first use."""
-    if name in ("diagnosis", "metrics", "perturbations", "plots", "probes"):
+    if name == "compare":
+        return importlib.import_module("viewaug.comparison").compare
+    if name in ("comparison", "diagnosis", "metrics", "perturbations", "plots", "probes"):
         return importlib.import_module(f"viewaug.{name}")
     raise AttributeError(f"module 'viewaug' has no attribute {name!r}")

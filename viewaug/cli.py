@@ -1,4 +1,4 @@
-"""The command line: ``viewaug demo | views | info | diagnose``."""
+"""The command line: ``viewaug compare | demo | views | info | diagnose``."""
 
 import argparse
 import importlib
@@ -10,6 +10,7 @@ import viewaug
 # Each command is a module with a `main(arguments)`. This table stands above the whole package, examples included, and
 # nothing imports it; the modules are imported when they are called.
 COMMANDS = {
+    "compare": ("viewaug.commands.compare", "find out which views some data need: the main job"),
     "demo": ("viewaug.examples.demo", "pretrain on images with two labels, and compare learned views with others"),
     "views": ("viewaug.commands.views", "draw inputs, views of a saved viewmaker, and the differences"),
     "diagnose": (

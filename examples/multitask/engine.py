@@ -1,8 +1,5 @@
 """One run of a multi-task experiment: pretrain an encoder on views, and probe what it knows of every label."""
 
-import logging
-import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +8,6 @@ from typing import Any
 import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
-from viewaug.adapters.lightning import ViewmakerCallback
 from viewaug.examples.multitask.experiment import Experiment, cell_name, probe_file, viewmaker_file
 from viewaug.examples.multitask.methods import Method, parse
 from viewaug.examples.multitask.pairs import Part
@@ -21,7 +17,7 @@ import viewaug
 from viewaug.comparison.grid import held_out_tenth, tick
 from viewaug.comparison.objectives import objective
 from viewaug.comparison.schedules import warmed_cosine
-from viewaug.comparison.training import Log, Pretraining, Training, fit
+from viewaug.comparison.training import Log, Pretraining, fit, viewmaker_callback
 from viewaug.probes import Probe, save_probe
 
 
@@ -40,9 +36,6 @@ def run_cell(
     Raises:
         ValueError: if there is not a whole batch of data.
     """
-    for noisy in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
     method = parse(name, experiment.methods)
     options = replace(settings.training, budget=method.budget or settings.training.budget)
     train, test = splits(experiment, group, method, settings, seed)
@@ -62,8 +55,15 @@ def run_cell(
             steered = method.steered or (
                 options.difficulty is not None and method.budget is None and viewmaker.budget is not None
             )
-            steps = options.epochs * (len(train) // options.batch)
-            callback = _callback(viewmaker, options, steered, steps, seed)
+            steps = max(1, options.epochs * (len(train) // options.batch))
+            callback = viewmaker_callback(
+                viewmaker,
+                lr=options.viewmaker_lr,
+                seed=seed,
+                decay=warmed_cosine(steps) if options.cosine else None,
+                difficulty=(options.difficulty or 0.1) if steered else None,
+                unrelated=contrastive.unrelated(options.batch),
+            )
     module = module.to(memory_format=torch.channels_last)
     tasks = tuple(experiment.tasks)
     test_batch = _first(test)
@@ -140,19 +140,6 @@ def probe(
         found = fitted.accuracy(test["views"][0][counts].to(device), {task: test[task][counts]}, batch=250)
         accuracy[task] = 100 * found[task]
     return fitted, accuracy
-
-
-def _callback(
-    viewmaker: viewaug.Viewmaker, options: Training, steered: bool, steps: int, seed: int
-) -> ViewmakerCallback:
-    controller = None
-    if steered:
-        target: dict[str, Any] = {} if options.difficulty is None else {"target": options.difficulty}
-        controller = viewaug.BudgetController(viewmaker, unrelated=math.log(2 * options.batch - 1), **target)
-    factor = warmed_cosine(max(1, steps)) if options.cosine else lambda step: 1.0  # as the encoder's
-    return ViewmakerCallback(
-        viewmaker, lr=lambda step: options.viewmaker_lr * factor(step), key="views", budget=controller, seed=seed
-    )
 
 
 def _views(augment: Any, viewmaker: viewaug.Viewmaker | None) -> Callable[[Tensor], Tensor]:

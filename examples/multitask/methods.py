@@ -4,9 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from viewaug.examples.families import family
-
 import viewaug
+from viewaug.comparison.views import family
 from viewaug.generators import GENERATORS
 
 

@@ -27,6 +27,7 @@ def run_grid(
     *,
     workers: int = 1,
     ticks: int | None = None,
+    title: str | None = None,
 ) -> dict[str, Result]:
     """Return ``function(*arguments)`` of each cell, from its file if there is one.
 
@@ -40,6 +41,7 @@ def run_grid(
         settings: what the results depend on besides; files of other settings are refused.
         workers: processes, of one thread each; 1 runs here.
         ticks: how often each cell calls `tick`, for the progress bar; None counts cells.
+        title: of the progress bar.
 
     Raises:
         FileExistsError: if `out` holds results of other settings.
@@ -51,7 +53,7 @@ def run_grid(
         print(f"{len(cells) - len(missing)} of {len(cells)} cells are in {out} already.")
     if missing:
         tasks = {name: (function, cells[name], files[name], dict(settings)) for name in missing}
-        _run_all(tasks, min(workers, len(missing)), ticks)
+        _run_all(tasks, min(workers, len(missing)), ticks, title)
     return {name: (found[name] or read_json(file))["cell"] for name, file in files.items()}
 
 
@@ -98,9 +100,9 @@ def _read(file: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     return found
 
 
-def _run_all(tasks: Mapping[str, Task], workers: int, ticks: int | None) -> None:
+def _run_all(tasks: Mapping[str, Task], workers: int, ticks: int | None, title: str | None) -> None:
     global _advance
-    with tqdm(total=len(tasks) * (ticks or 1), unit="epoch" if ticks else "cell") as bar:
+    with tqdm(total=len(tasks) * (ticks or 1), unit="epoch" if ticks else "cell", desc=title) as bar:
         if workers == 1:
             _advance = bar.update if ticks else _nothing
             # Those that another process is running come last.

@@ -38,15 +38,22 @@ class SpectralViews(nn.Module):
 
     A mask covers at most 40 of 64 bins, as in the papers' code, or as large a share of other sizes.
 
+    Args:
+        bands: of the spectrogram.
+        frames: of the spectrogram.
+        share: of either that a mask covers at most.
+        noise: deviation of the noise.
+
     Examples:
         >>> SpectralViews(40, 33)(torch.randn(2, 1, 40, 33)).shape
         torch.Size([2, 1, 40, 33])
     """
 
-    def __init__(self, bands: int, frames: int) -> None:
+    def __init__(self, bands: int, frames: int, share: float = 40 / 64, noise: float = 0.25) -> None:
         super().__init__()
-        self.masks = SpecAugment(1, round(frames * 40 / 64), 1, round(bands * 40 / 64), zero_masking=True)
+        self.noise = noise
+        self.masks = SpecAugment(1, round(frames * share), 1, round(bands * share), zero_masking=True)
 
     def forward(self, x: Tensor) -> Tensor:
         masked: Tensor = self.masks(x)
-        return masked + 0.25 * torch.randn_like(x)
+        return masked + self.noise * torch.randn_like(x)

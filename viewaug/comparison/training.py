@@ -1,8 +1,10 @@
 """Pretraining on pairs of views by Lightning: the module, and one run that can be resumed."""
 
+import logging
 import random
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +15,10 @@ import torch
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
-from viewaug.adapters.lightning import ViewmakerCallback
 
+from viewaug import BudgetController, Viewmaker
 from viewaug._files import replacing
+from viewaug.adapters.lightning import ViewmakerCallback
 from viewaug.comparison.objectives import Objective
 from viewaug.comparison.schedules import warmed_cosine
 
@@ -173,26 +176,66 @@ def fit(
     options = module.options
     last = folder / "last.ckpt"
     loader = DataLoader(data, sampler=EpochOrder(data), batch_size=options.batch, drop_last=True, collate_fn=_as_it_is)
-    trainer = pl.Trainer(
+    trainer = quiet_trainer(
+        [*([viewmaker] if viewmaker is not None else []), log],
+        accelerator,
+        options.precision,
         max_epochs=options.epochs,
         max_steps=max_steps,
         default_root_dir=folder,
-        accelerator=accelerator,
-        devices=1,
-        precision=_precision(options.precision, accelerator),  # type: ignore[arg-type]
-        callbacks=[
-            *([viewmaker] if viewmaker is not None else []),
-            log,
-        ],
-        enable_checkpointing=False,  # Lightning's would overwrite the last one in place; the log replaces it
         logger=logger,
         log_every_n_steps=20,
-        enable_progress_bar=False,
-        enable_model_summary=False,
     )
     trainer.fit(module, loader, ckpt_path=last if last.exists() else None)
     module.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
     shutil.rmtree(folder)
+
+
+def quiet_trainer(
+    callbacks: Sequence[pl.Callback], accelerator: str, precision: str = "32-true", **options: Any
+) -> pl.Trainer:
+    """Return Lightning's trainer for one device that prints nothing and saves nothing by itself."""
+    for noisy in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    return pl.Trainer(
+        callbacks=list(callbacks),
+        accelerator=accelerator,
+        devices=1,
+        precision=_precision(precision, accelerator),  # type: ignore[arg-type]
+        enable_checkpointing=False,  # Lightning's would overwrite the last one in place
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+
+
+def viewmaker_callback(
+    viewmaker: Viewmaker,
+    *,
+    lr: float,
+    seed: int,
+    decay: Callable[[int], float] | None = None,
+    difficulty: float | None = None,
+    unrelated: float | None = None,
+) -> ViewmakerCallback:
+    """Return the callback of learned views for batches with the key ``views``.
+
+    Args:
+        viewmaker: the viewmaker.
+        lr: of the viewmaker.
+        seed: of the noise.
+        decay: factor of `lr` by the step, as the encoder's.
+        difficulty: that a controller holds; None for none.
+        unrelated: the loss of unrelated embeddings, for the controller.
+    """
+    controller = None
+    if difficulty is not None:
+        if unrelated is None:
+            raise ValueError("Expected an objective with a loss of unrelated embeddings for `difficulty`.")
+        controller = BudgetController(viewmaker, unrelated=unrelated, target=difficulty)
+    rate = lr if decay is None else lambda step: lr * decay(step)
+    return ViewmakerCallback(viewmaker, lr=rate, key="views", budget=controller, seed=seed)
 
 
 def _precision(wanted: str, accelerator: str) -> str:

@@ -1,0 +1,318 @@
+"""One cell: pretrain an encoder with one kind of views, and probe what it knows of every label."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from viewaug import save
+from viewaug.comparison.arrays import TEST, TRAIN, VALIDATION, Arrays, read_arrays
+from viewaug.comparison.encoders import build_encoder
+from viewaug.comparison.objectives import objective
+from viewaug.comparison.proxies import alignment, effective_rank, retrieval, uniformity
+from viewaug.comparison.schedules import warmed_cosine
+from viewaug.comparison.training import Pretraining, Training, quiet_trainer, viewmaker_callback
+from viewaug.comparison.views import Kind, Method, Views
+from viewaug.probes import Probe
+
+_LOOK = 1000  # samples that proxies and curves look at
+_TIMED = (3, 8)  # steps before a price is measured, and for it
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all cells depend on."""
+
+    objective: str = "simclr"
+    batch: int = 128
+    temperature: float = 0.1
+    lr: float = 0.06
+    weight_decay: float = 5e-4
+    viewmaker_lr: float = 3e-3
+    labelled: int | None = None  # samples that probes are fitted to; None for all
+
+
+class Cell(NamedTuple):
+    """Which one."""
+
+    method: Method
+    strength: float | None
+    encoder: str
+    seed: int
+    steps: int
+    final: bool  # not a trial
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        method = self.method.name.replace(":", "=").partition("@")[0]
+        strength = "" if self.strength is None else f"@{self.strength:g}"
+        return f"{self.encoder.replace(':', '=')}-{method}{strength}-{self.seed if self.final else 'trial'}"
+
+
+def kind_of(arrays: Arrays) -> Kind:
+    """Return what views of arrays are made of."""
+    return Kind(arrays.channels, arrays.size, arrays.value_range, arrays.mean, arrays.std)
+
+
+def run_cell(cell: Cell, data: Arrays | Path, settings: Settings, device: str, out: Path) -> dict[str, Any]:
+    """Pretrain, probe and keep the viewmaker."""
+    arrays = data if isinstance(data, Arrays) else _read(data)
+    trained = pretrain(cell, arrays, settings, device, curve=cell.final and cell.seed == 0)
+    encoder = trained.encoder.eval()
+    if trained.views.viewmaker is not None and cell.final:
+        save(trained.views.viewmaker.cpu(), out / "viewmakers" / f"{cell.name}.safetensors")
+    scores = probe(encoder, arrays, settings, (VALIDATION, TEST), device)
+    viewmaker = trained.views.viewmaker
+    return {
+        "method": cell.method.name,
+        "strength": cell.strength,
+        "encoder": cell.encoder,
+        "seed": cell.seed,
+        "trial": not cell.final,
+        "steps": cell.steps,
+        "seconds": round(trained.seconds, 2),
+        "validation": scores[VALIDATION],
+        "test": scores[TEST],
+        "proxies": proxies(encoder, trained.views, arrays, device) if cell.final else {},
+        "loss": trained.loss,
+        "reached": {} if viewmaker is None else {"budget": viewmaker.budget, "strength": viewmaker.strength},
+        "curve": trained.curve,
+    }
+
+
+class Trained(NamedTuple):
+    """What pretraining leaves."""
+
+    encoder: nn.Module
+    views: Views
+    loss: float
+    seconds: float
+    curve: list[dict[str, float]]
+    prices: list[float]
+
+
+def pretrain(cell: Cell, arrays: Arrays, settings: Settings, device: str, *, curve: bool = False) -> Trained:
+    """Pretrain an encoder for so many steps; a seed and a cell make the same one again."""
+    torch.manual_seed(cell.seed)
+    encoder, features = encoder_for(cell.encoder, arrays)
+    loss = objective(
+        settings.objective, encoder, features, settings.temperature, samples=len(arrays)
+    )  # the bank has a place for each, whatever its part
+    unrelated = loss.unrelated(settings.batch)
+    views = cell.method.views(kind_of(arrays), cell.strength, contrastive=unrelated is not None)
+    options = Training(lr=settings.lr, weight_decay=settings.weight_decay)
+    module = Pretraining(loss, options, views.augment, cell.seed)
+    if arrays.dims == 2:
+        module = module.to(memory_format=torch.channels_last)
+    clock = _Clock(cell.steps, (lambda: _curve(module.encoder, arrays, settings, device)) if curve else None)
+    callbacks: list[pl.Callback] = [clock]
+    if views.viewmaker is not None:
+        callbacks.insert(
+            0,
+            viewmaker_callback(
+                views.viewmaker,
+                lr=settings.viewmaker_lr,
+                seed=cell.seed,
+                decay=warmed_cosine(cell.steps),
+                difficulty=views.difficulty,
+                unrelated=unrelated,
+            ),
+        )
+    order = _Order(arrays.where(TRAIN), settings.batch, cell.steps, cell.seed)
+    loader = DataLoader(_Batches(arrays, views.count), batch_size=None, sampler=order)
+    trainer = quiet_trainer(callbacks, accelerator(device), max_steps=cell.steps, max_epochs=1, logger=False)
+    trainer.fit(module, loader)
+    module.to(device)
+    return Trained(module.encoder, views, clock.loss, clock.seconds, clock.curve, clock.prices)
+
+
+def price(method: Method, encoder: str, arrays: Arrays, settings: Settings, device: str) -> float:
+    """Return the median time of a step, in seconds of the processor, or of the clock off the CPU."""
+    before, timed = _TIMED
+    strengths = method.strengths(kind_of(arrays))
+    cell = Cell(method, strengths[0] if strengths else None, encoder, 0, before + timed, False)
+    return statistics.median(pretrain(cell, arrays, settings, device).prices[before:])
+
+
+def encoder_for(name: str, arrays: Arrays) -> tuple[nn.Module, int]:
+    """Return a new encoder for arrays, and its number of features."""
+    return build_encoder(name, arrays.channels, arrays.dims, mean=arrays.mean, std=arrays.std, size=arrays.size)
+
+
+@torch.no_grad()
+def features(encoder: nn.Module, arrays: Arrays, places: Tensor, device: str, batch: int = 256) -> Tensor:
+    """Return the features of some inputs, ``(N, F)``, on the CPU."""
+    encoder.eval()
+    return torch.cat([encoder(arrays.take(part).to(device)).float().cpu() for part in places.split(batch)])
+
+
+def probe(
+    encoder: nn.Module,
+    arrays: Arrays,
+    settings: Settings,
+    parts: tuple[int, ...],
+    device: str,
+    count: int | None = None,
+) -> dict[int, dict[str, float]]:
+    """Fit linear probes to frozen features in training; return their accuracy in other parts, in percent.
+
+    Args:
+        encoder: what to probe.
+        arrays: the data.
+        settings: how many of the training samples are labelled.
+        parts: where to score.
+        device: of the encoder.
+        count: of how many training samples, at most.
+    """
+    from threadpoolctl import threadpool_limits
+
+    if not arrays.labels:
+        return {part: {} for part in parts}
+    places = labelled(arrays, settings.labelled if count is None else min(count, settings.labelled or count))
+    with threadpool_limits(1):  # each worker has a core
+        known = features(encoder, arrays, places, device)
+        fitted = Probe.fit(nn.Identity(), known, {task: label[places] for task, label in arrays.labels.items()})
+    found = {}
+    for part in parts:
+        where = arrays.where(part)
+        accuracy = fitted.accuracy(
+            features(encoder, arrays, where, device), {task: label[where] for task, label in arrays.labels.items()}
+        )
+        found[part] = {task: 100 * share for task, share in accuracy.items()}
+    return found
+
+
+def labelled(arrays: Arrays, count: int | None) -> Tensor:
+    """Return the places of so many training samples, among them two of each class, as far as there are as many."""
+    places = arrays.where(TRAIN)
+    order = places[torch.randperm(len(places), generator=torch.Generator().manual_seed(0))]
+    if count is None or count >= len(order):
+        return order
+    first = [
+        order[arrays.labels[task][order] == number][:2]
+        for task in arrays.labels
+        for number in range(int(arrays.labels[task].max()) + 1)
+    ]
+    kept = torch.cat(first).unique()
+    return torch.cat([kept, order[~torch.isin(order, kept)]])[: max(count, len(kept))]
+
+
+def proxies(encoder: nn.Module, views: Views, arrays: Arrays, device: str) -> dict[str, float]:
+    """Return what is known of the features without labels, in the validation part."""
+    places = arrays.where(VALIDATION)[:_LOOK]
+    clean = features(encoder, arrays, places, device)
+    x = arrays.take(places)
+    side = x.shape[-1] // 2
+    torch.manual_seed(0)
+    with torch.no_grad():
+        both = [_encode(encoder, _view(views, x), device) for _ in range(2)]
+        halves = [_encode(encoder, part, device) for part in (x[..., :side], x[..., -side:])] if side else None
+    return {
+        "alignment": alignment(both[0], both[1]),
+        "uniformity": uniformity(clean),
+        "rank": effective_rank(clean),
+        **({"halves": retrieval(halves[0], halves[1])} if halves else {}),
+    }
+
+
+def accelerator(device: str) -> str:
+    """Return Lightning's name of a torch device."""
+    kind = torch.device(device).type
+    return "gpu" if kind == "cuda" else kind
+
+
+def _view(views: Views, x: Tensor) -> Tensor:
+    x = x if views.augment is None else views.augment(x)
+    return x if views.viewmaker is None else views.viewmaker.cpu()(x)
+
+
+def _encode(encoder: nn.Module, x: Tensor, device: str) -> Tensor:
+    return torch.cat([encoder(part.to(device)).float().cpu() for part in x.split(256)])
+
+
+def _curve(encoder: nn.Module, arrays: Arrays, settings: Settings, device: str) -> float:
+    scores = probe(encoder, arrays, settings, (VALIDATION,), device, count=_LOOK)[VALIDATION]
+    encoder.train()
+    return statistics.mean(scores.values()) if scores else 0.0
+
+
+_kept: dict[Path, Arrays] = {}
+
+
+def _read(place: Path) -> Arrays:
+    if place not in _kept:
+        _kept[place] = read_arrays(place)
+    return _kept[place]
+
+
+class _Order(Sampler[Tensor]):
+    """Batches of places, one permutation after another, that depend on the seed alone."""
+
+    def __init__(self, places: Tensor, batch: int, steps: int, seed: int) -> None:
+        self.places, self.batch, self.steps, self.seed = places, batch, steps, seed
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Tensor]:
+        generator, done = torch.Generator().manual_seed(self.seed), 0
+        while done < self.steps:
+            order = self.places[torch.randperm(len(self.places), generator=generator)]
+            for part in order.split(self.batch)[: min(len(order) // self.batch, self.steps - done)]:
+                yield part
+                done += 1
+
+
+class _Batches(Dataset[dict[str, Any]]):
+    """Batches for places: as many times the inputs as there are views to make of them."""
+
+    def __init__(self, arrays: Arrays, views: int) -> None:
+        self.arrays, self.views = arrays, views
+
+    def __getitem__(self, places: Any) -> dict[str, Any]:
+        x = self.arrays.take(places)
+        return {"views": [x] * self.views, "index": places}
+
+
+class _Clock(pl.Callback):
+    """Keeps the time of each step, the last losses, and at each quarter what `measure` finds, which takes no time."""
+
+    def __init__(self, steps: int, measure: Callable[[], float] | None) -> None:
+        self.measure, self.seconds = measure, 0.0
+        self.at = {round(steps * quarter / 4) for quarter in (1, 2, 3, 4)} if measure else set()
+        self.late = max(1, steps - max(1, steps // 10))
+        self.losses: list[Tensor] = []
+        self.curve: list[dict[str, float]] = []
+        self.prices: list[float] = []
+
+    @property
+    def loss(self) -> float:
+        """The mean of the last tenth."""
+        return torch.stack(self.losses).mean().item() if self.losses else float("nan")
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self._start = self._now(pl_module)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any) -> None:
+        self.prices.append(self._now(pl_module) - self._start)
+        self.seconds += self.prices[-1]
+        step = len(self.prices)
+        if step >= self.late:
+            self.losses.append(outputs["loss"].detach())
+        if step in self.at and self.measure is not None:
+            self.curve.append({"steps": step, "seconds": round(self.seconds, 2), "score": self.measure()})
+        self._start = self._now(pl_module)
+
+    def _now(self, pl_module: Any) -> float:
+        if pl_module.device.type == "cpu":
+            return time.process_time()
+        torch.accelerator.synchronize()
+        return time.perf_counter()

@@ -1,0 +1,85 @@
+"""The report of a comparison, in a folder."""
+
+from pathlib import Path
+
+from viewaug import save
+from viewaug._files import replacing
+from viewaug.comparison.grid import write_json
+from viewaug.comparison.result import Comparison
+from viewaug.comparison.snippets import HOSTS
+
+
+def write_report(comparison: Comparison, out: Path, place: str = "mine.npz") -> list[Path]:
+    """Write what was found: a report, figures, the viewmaker of the best learned views, and code; return the files.
+
+    Args:
+        comparison: what was found.
+        out: folder.
+        place: of the data, for the code.
+    """
+    files = [out / "report.md", out / "results.json"]
+    results = {"settings": comparison.settings, "notes": comparison.notes, "cells": comparison.cells}
+    write_json(out / "results.json", results | {"best": comparison.best, "verdict": comparison.verdict})
+    try:
+        from viewaug.comparison.figures import accuracy_figure, views_figure
+
+        for name, draw in (("views", views_figure), ("accuracy", accuracy_figure)):
+            files.append(out / f"{name}.png")
+            with replacing(files[-1]) as temporary:
+                draw(comparison).savefig(temporary, dpi=110)
+    except ImportError:  # without matplotlib there are no figures
+        pass
+    viewmaker = comparison.viewmaker
+    if viewmaker is not None:
+        files.append(out / "viewmaker.safetensors")
+        save(viewmaker, files[-1])
+    code = {}
+    if comparison.best is not None:
+        for host in HOSTS:
+            try:
+                code[host] = comparison.snippet(host, place=place)
+            except ValueError as error:
+                code[host] = f"# {error}\n"
+                continue
+            files.append(out / "snippets" / f"{host}.{'yaml' if host == 'solo-learn' else 'py'}")
+            with replacing(files[-1]) as temporary:
+                temporary.write_text(code[host], encoding="utf-8")
+    with replacing(out / "report.md") as temporary:
+        temporary.write_text(_report(comparison, code), encoding="utf-8")
+    return files
+
+
+def _report(comparison: Comparison, code: dict[str, str]) -> str:
+    arrays, plan, s = comparison.arrays, comparison.plan, comparison.settings
+    size = " x ".join(map(str, (arrays.channels, *arrays.size)))
+    counts = ", ".join(
+        f"{len(arrays.where(part))} {name}" for part, name in enumerate(("training", "validation", "test"))
+    )
+    facts = [
+        f"{len(arrays)} inputs of {size}: {counts}.",
+        *comparison.notes,
+        f"Encoder: {' and '.join(comparison.encoders)}. Objective: {s['objective']}, batches of {s['batch']}.",
+        f"Each run has {plan.seconds:.1f} seconds of pretraining at the measured price of a step; seeds: {plan.seeds}.",
+        f"Strengths were chosen on validation by {plan.trials} trials of each method that has several."
+        if plan.trials > 1
+        else "There were no trials: strengths are at their defaults.",
+        "The best is chosen on validation; intervals of 95 % are over seeds, differences paired by seed and for all "
+        "comparisons at once.",
+    ]
+    if s["labelled"]:
+        facts.append(f"Probes know {s['labelled']} labelled samples.")
+    lines = ["# Which views do these data need?", "", f"**{comparison.verdict}**".replace("\n", "**\n\n**"), ""]
+    lines += ["Accuracy of linear probes on test inputs, in %:" if comparison.labels else "Without labels:", ""]
+    lines += [comparison.table, "", *(f"- {fact}" for fact in facts), ""]
+    proxies = comparison.proxies()
+    if proxies:
+        lines += ["What would have been chosen without labels:", "", proxies, ""]
+    lines += ["![Views of each kind](views.png)", "", "![Accuracy against time and strength](accuracy.png)", ""]
+    lines += ["## Prices", "", "```", plan.table(), "```", ""]
+    if code:
+        lines += [f"## {comparison.best} in your training", ""]
+        lines += ["`viewmaker.safetensors` holds the viewmaker, trained if it learns (`viewaug.load`).", ""]
+        for host, text in code.items():
+            language = "yaml" if host == "solo-learn" else "python"
+            lines += [f"{host}:", "", f"```{language}", text.rstrip(), "```", ""]
+    return "\n".join(lines)

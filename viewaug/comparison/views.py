@@ -1,0 +1,237 @@
+"""The views that are compared: each method is one line."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from viewaug._imports import import_function
+from viewaug.comparison.expert import EXPERTS, default_expert
+from viewaug.viewmaker import Viewmaker
+
+#: Perturbations that go by one name; those that bound themselves have no budget.
+FAMILIES: dict[str, Any] = {
+    "mix": {"name": "mix", "budget": None},
+    "softmix": {"name": "mix", "edge": (0.05, 2.0), "budget": None},  # an edge drawn from hard to nearly uniform
+    "mixup": {"name": "mix", "edge": None, "budget": None},
+    "mask": {"name": "mask", "budget": None},
+    "channel-mask": {"name": "mask", "channels": True, "grain": 1.0, "budget": None},
+    "stripes": {"name": "mask", "grain": (1.0, 4), "budget": None},
+    "crop": {"name": "crop", "budget": None},
+    "channels": {"name": "channels", "budget": None},
+    # Learned mixing within the common budget.
+    "blend": {"name": "mix", "edge": 0.5},
+}
+
+#: What a method's name stands for, if for another one.
+SHORT = {
+    "noise": "random:additive",
+    "mask": "random:mask",
+    "channel-mask": "random:channel-mask",
+    "mixup": "random:mixup",
+    "region": "random:mix",
+    "crop": "random:crop",
+}
+MAKERS = ("none", "random", "learned", "expert", "hard")
+
+# What trials choose from, the default first: budgets in standard deviations, shares of the range of options, and the
+# difficulty that a controller holds.
+_BUDGETS = (0.2, 0.1, 0.4)
+_STRENGTHS = (1.0, 0.5, 0.25)
+_DIFFICULTIES = (0.1, 0.2, 0.05)
+_HARD = 4  # views, of which the hardest pair is taken
+_CHOICE = {"one_of": ["mask", "mix", "crop"]}
+
+
+class Kind(NamedTuple):
+    """What views are made of."""
+
+    channels: int
+    size: tuple[int, ...]
+    value_range: tuple[float, float] | None
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    @property
+    def dims(self) -> int:
+        """The number of spatial dimensions."""
+        return len(self.size)
+
+
+@dataclass(frozen=True)
+class Views:
+    """How views are made: by hand, then by a viewmaker, if there are such.
+
+    Attributes:
+        augment: makes a view by hand of a batch.
+        viewmaker: makes a view of that.
+        count: how many views of a sample; of more than two the hardest pair is taken.
+        difficulty: that a controller holds.
+    """
+
+    augment: Callable[[Tensor], Tensor] | None = None
+    viewmaker: Viewmaker | None = None
+    count: int = 2
+    difficulty: float | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to make views, by its name.
+
+    Attributes:
+        name: as it was given.
+        maker: one of `MAKERS`, or of the user's functions.
+        kinds: the families, or the expert.
+        strength: a fixed one; None to choose by trials.
+    """
+
+    name: str
+    maker: str
+    kinds: tuple[str, ...] = ()
+    strength: float | None = None
+
+    @property
+    def learns(self) -> bool:
+        """Whether there is something to learn."""
+        return self.maker == "learned"
+
+    def strengths(self, kind: Kind, contrastive: bool = True) -> tuple[float, ...]:
+        """Return what trials choose from; nothing if there is no choice."""
+        if self.strength is not None:
+            return (self.strength,)
+        if self.maker in ("random", "learned"):
+            if self.viewmaker(kind).budget is None:
+                return _STRENGTHS
+            return _DIFFICULTIES if self.learns and contrastive else _BUDGETS
+        if self.maker == "hard" and self.kinds:
+            return Method(self.name, "random", self.kinds).strengths(kind)
+        if self.maker in ("hard", "expert") and EXPERTS[self.expert(kind)].swept:
+            return (1.0, 0.5, 1.5)
+        return _STRENGTHS if self.maker == "hard" else ()
+
+    def views(self, kind: Kind, strength: float | None, contrastive: bool = True) -> Views:
+        """Build them, new."""
+        s = 1.0 if strength is None else strength
+        match self.maker:
+            case "none":
+                return Views()
+            case "expert":
+                return Views(EXPERTS[self.expert(kind)].build(kind, s))
+            case "hard" if not self.kinds and default_expert(kind):
+                return Views(EXPERTS[self.expert(kind)].build(kind, s), count=_HARD)
+            case "hard":
+                return Views(viewmaker=self.viewmaker(kind, s), count=_HARD)
+            case "random":
+                return Views(viewmaker=self.viewmaker(kind, strength))
+            case "learned":
+                steered = contrastive and self.viewmaker(kind).budget is not None
+                return Views(
+                    viewmaker=self.viewmaker(kind, None if steered else strength),
+                    difficulty=(strength or _DIFFICULTIES[0]) if steered else None,
+                )
+        return Views(import_function(self.kinds[0]))
+
+    def viewmaker(self, kind: Kind, strength: float | None = None) -> Viewmaker:
+        """Build the viewmaker, of a budget or a strength."""
+        named = [FAMILIES.get(name, name) for name in self.kinds]
+        viewmaker = Viewmaker(
+            kind.channels,
+            dims=kind.dims,
+            budget=_BUDGETS[0],
+            units="std",
+            value_range=kind.value_range,
+            generator="fast" if self.learns else "random",
+            perturbation=named if len(named) > 1 else named[0] if named else self._default(),
+        )
+        if strength is not None:
+            if viewmaker.budget is None:
+                viewmaker.strength = strength
+            else:
+                viewmaker.budget = strength
+        return viewmaker
+
+    def expert(self, kind: Kind) -> str:
+        """Return the name of the augmentations by hand."""
+        found = self.kinds[0] if self.kinds and self.maker == "expert" else default_expert(kind)
+        if found is None:
+            raise ValueError(f"Expected a kind of data that `expert` is known for, but got {kind.dims} dims.")
+        return found
+
+    def _default(self) -> Any:
+        return "additive" if self.maker != "hard" else {**_CHOICE, "budget": None}
+
+
+def family(names: Sequence[str]) -> list[Any]:
+    """Return the perturbations of some names, for :class:`viewaug.Viewmaker`.
+
+    Examples:
+        >>> family(["mix", "additive"])
+        [{'name': 'mix', 'budget': None}, 'additive']
+    """
+    return [FAMILIES.get(name, name) for name in names]
+
+
+def parse(name: str, kind: Kind, own: dict[str, str] | None = None) -> Method:
+    """Return a method by its name.
+
+    Args:
+        name: ``"none"``; ``"random"``, ``"learned"``, ``"hard"`` and ``"expert"``, of which kind behind a colon, as in
+            ``"learned:mask"`` and ``"random:mix+additive"``; what stands in `SHORT`; or a name in `own`. A strength may
+            follow, as in ``"noise@0.1"``, for which there are no trials then.
+        kind: what the views are of.
+        own: paths of functions, ``"module:function"``, by their names.
+
+    Raises:
+        ValueError: if there is no such method, or not for this kind.
+
+    Examples:
+        >>> kind = Kind(3, (32, 32), (0.0, 1.0), [0.5] * 3, [0.2] * 3)
+        >>> parse("mask@0.5", kind)
+        Method(name='mask@0.5', maker='random', kinds=('mask',), strength=0.5)
+    """
+    rest, _, strength = name.partition("@")
+    own = own or {}
+    if rest in own:
+        method = Method(name, rest, (own[rest],))
+        import_function(own[rest])
+        return method
+    maker, _, kinds = SHORT.get(rest, rest).partition(":")
+    if maker not in MAKERS or (maker == "none" and kinds):
+        known = ", ".join([*MAKERS, *SHORT, *own])
+        raise ValueError(f"Expected a method of {known}, but got {name!r}.")
+    method = Method(name, maker, tuple(kinds.split("+")) if kinds else (), _number(name, strength))
+    if maker == "expert" and kinds and kinds not in EXPERTS:
+        raise ValueError(f"Expected an expert of {', '.join(EXPERTS)}, but got {name!r}.")
+    try:
+        choices = method.strengths(kind)
+        method.views(kind, choices[0] if choices else None)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: {error}") from error
+    if not choices and strength:
+        raise ValueError(f"Expected no strength for {rest!r}, but got {name!r}.")
+    return method
+
+
+def default_methods(kind: Kind) -> list[str]:
+    """Return what is compared unless the user says."""
+    names = ["none", "noise", "mask", "region", "mixup", "crop"]
+    if kind.channels > 1 and not (kind.dims == 2 and kind.channels == 3):
+        names.append("channel-mask")
+    if default_expert(kind):
+        names.append("expert")
+    return [*names, "learned", "learned:mask", "learned:blend+additive"]
+
+
+def _number(name: str, text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ValueError(f"Expected a positive strength after the @, but got {name!r}.")
+    return value
