@@ -125,7 +125,10 @@ def build_encoder(
 
 def _network(name: str, channels: int, dims: int) -> nn.Module:
     if ":" in name:
-        return import_function(name)(channels)
+        found = import_function(name)(channels)
+        if not isinstance(found, nn.Module):
+            raise ValueError(f"Expected `encoder` to make a torch module, but {name} returns {type(found).__name__}.")
+        return found
     if name in ("residual", "plain"):
         return {"residual": residual, "plain": plain}[name](channels, dims)
     if dims != 2:

@@ -36,7 +36,10 @@ def accuracy_figure(comparison: "Comparison") -> Figure:
         if trials:
             of_strength.plot(*zip(*sorted(trials), strict=True), marker=".", **style)
     of_time.set(xlabel="seconds of pretraining", ylabel="accuracy on validation, %")
-    of_strength.set(xlabel="strength, budget or difficulty", xscale="log")
+    if of_strength.lines:
+        of_strength.set(xlabel="strength, budget or difficulty", xscale="log")
+    else:
+        of_strength.set_axis_off()
     handles, names = of_time.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper", fontsize=7)
     return figure

@@ -1,8 +1,10 @@
 """A grid of experiments: each cell is run once, whoever runs it, and leaves one JSON file."""
 
 import json
+import math
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
@@ -28,6 +30,8 @@ def run_grid(
     workers: int = 1,
     ticks: int | None = None,
     title: str | None = None,
+    until: float | None = None,
+    at_least: int = 0,
 ) -> dict[str, Result]:
     """Return ``function(*arguments)`` of each cell, from its file if there is one.
 
@@ -42,6 +46,8 @@ def run_grid(
         workers: processes, of one thread each; 1 runs here.
         ticks: how often each cell calls `tick`, for the progress bar; None counts cells.
         title: of the progress bar.
+        until: of `time.monotonic()`, when the last cell begins; what is missing then is not returned. None for no end.
+        at_least: how many of the first cells are run whatever the time.
 
     Raises:
         FileExistsError: if `out` holds results of other settings.
@@ -53,8 +59,9 @@ def run_grid(
         print(f"{len(cells) - len(missing)} of {len(cells)} cells are in {out} already.")
     if missing:
         tasks = {name: (function, cells[name], files[name], dict(settings)) for name in missing}
-        _run_all(tasks, min(workers, len(missing)), ticks, title)
-    return {name: (found[name] or read_json(file))["cell"] for name, file in files.items()}
+        patient = {name: math.inf if until is None or i < at_least else until for i, name in enumerate(cells)}
+        _run_all(tasks, min(workers, len(missing)), ticks, title, patient)
+    return {name: (found[name] or read_json(file))["cell"] for name, file in files.items() if file.exists()}
 
 
 def tick() -> None:
@@ -100,14 +107,20 @@ def _read(file: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     return found
 
 
-def _run_all(tasks: Mapping[str, Task], workers: int, ticks: int | None, title: str | None) -> None:
+def _run_all(
+    tasks: Mapping[str, Task], workers: int, ticks: int | None, title: str | None, until: Mapping[str, float]
+) -> None:
     global _advance
     with tqdm(total=len(tasks) * (ticks or 1), unit="epoch" if ticks else "cell", desc=title) as bar:
         if workers == 1:
             _advance = bar.update if ticks else _nothing
             # Those that another process is running come last.
             for patient in (False, True):
-                tasks = {name: task for name, task in tasks.items() if not _run(*task, patient=patient)}
+                tasks = {
+                    name: task
+                    for name, task in tasks.items()
+                    if time.monotonic() < until[name] and not _run(*task, patient=patient)
+                }
                 bar.update(0 if ticks else bar.total - len(tasks) - bar.n)
             return
         context = multiprocessing.get_context("spawn")
@@ -119,9 +132,12 @@ def _run_all(tasks: Mapping[str, Task], workers: int, ticks: int | None, title: 
             try:
                 while running:
                     done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+                    late = [f for f, name in running.items() if time.monotonic() >= until[name] and f.cancel()]
+                    for future in late:
+                        running.pop(future)
                     for future in done:
-                        name = running.pop(future)
-                        if not future.result():
+                        name = running.pop(future, None)
+                        if name is not None and not future.result():
                             running[pool.submit(_run, *tasks[name], patient=True)] = name
                     bar.update((count.value if ticks else len(tasks) - len(running)) - bar.n)
             except BaseException:

@@ -8,6 +8,13 @@ from viewaug.comparison.grid import write_json
 from viewaug.comparison.result import Comparison
 from viewaug.comparison.snippets import HOSTS
 
+_FILES = {  # none may hide the package that it imports
+    "plain": "train.py",
+    "lightly": "train_by_lightly.py",
+    "lightning": "train_by_lightning.py",
+    "solo-learn": "solo_learn.yaml",
+}
+
 
 def write_report(comparison: Comparison, out: Path, place: str = "mine.npz") -> list[Path]:
     """Write what was found: a report, figures, the viewmaker of the best learned views, and code; return the files.
@@ -41,7 +48,7 @@ def write_report(comparison: Comparison, out: Path, place: str = "mine.npz") -> 
             except ValueError as error:
                 code[host] = f"# {error}\n"
                 continue
-            files.append(out / "snippets" / f"{host}.{'yaml' if host == 'solo-learn' else 'py'}")
+            files.append(out / "snippets" / _FILES[host])
             with replacing(files[-1]) as temporary:
                 temporary.write_text(code[host], encoding="utf-8")
     with replacing(out / "report.md") as temporary:

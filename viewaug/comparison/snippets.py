@@ -20,7 +20,10 @@ _DEFAULTS: dict[str, Any] = {
 _LOADER = """\
 x = torch.from_numpy(np.load({place!r}){key}).float()
 loader = DataLoader(TensorDataset(x), batch_size=min({batch}, len(x)), shuffle=True, drop_last=True)
-encoder, features = build_encoder({encoder!r}, {channels}, {dims}, mean=x.mean(), std=x.std(), size=x.shape[2:])
+axes = (0, *range(2, x.ndim))
+encoder, features = build_encoder(
+    {encoder!r}, {channels}, {dims}, mean=x.mean(axes), std=x.std(axes), size=x.shape[2:]
+)
 """
 
 
@@ -92,7 +95,8 @@ class _Parts:
                     f"from viewaug.comparison.expert import {name}",
                     f"from viewaug.comparison.views import {Kind.__name__}",
                 ]
-                return f"augment = {name}({kind!r}, {1.0 if strength is None else strength:g})\n"
+                short = kind._replace(mean=[*map(_rounded, kind.mean)], std=[*map(_rounded, kind.std)])
+                return f"kind = {short!r}\naugment = {name}(kind, {1.0 if strength is None else strength:g})\n"
         module, _, function = self.method.kinds[0].partition(":")
         self.imports.append(f"from {module} import {function} as augment")
         return ""
@@ -119,7 +123,8 @@ def viewmaker_code(viewmaker: Viewmaker) -> str:
     for name, default in _DEFAULTS.items():
         if config[name] != default:
             parts.append(f"{name}={_rounded(config[name])!r}")
-    return f"Viewmaker({', '.join(parts)})"
+    line = f"Viewmaker({', '.join(parts)})"
+    return line if len(line) < 90 else "Viewmaker(\n    " + ",\n    ".join(parts) + ",\n)"
 
 
 def _rounded(value: Any) -> Any:
@@ -127,7 +132,13 @@ def _rounded(value: Any) -> Any:
 
 
 def _head(imports: list[str]) -> str:
-    return "\n".join(sorted(imports, key=lambda line: (line.startswith("from viewaug"), line.split()[1]))) + "\n\n"
+    """Return the lines: the standard library's, others', and ours."""
+
+    def place(line: str) -> tuple[bool, bool, str]:
+        module = line.split()[1]
+        return module.startswith("viewaug"), module != "math", module
+
+    return "\n".join(sorted(imports, key=place)) + "\n\n"
 
 
 def _optimizer(parts: _Parts) -> str:

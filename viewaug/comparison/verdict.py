@@ -96,9 +96,7 @@ def agree(verdicts: Mapping[str, Verdict]) -> str:
     common = set.intersection(*takes.values())
     names = " and ".join(takes)
     if not common:
-        return (
-            f"No views are among the best with both encoders, {names}: the verdict is of an encoder, not of the data."
-        )
+        return f"No views are among the best with both encoders, {names}: the verdict is an encoder's, not the data's."
     ordered = [name for verdict in verdicts.values() for name in (verdict.best, *verdict.equals) if name in common]
     return f"Among the best with both encoders, {names}: {_list(list(dict.fromkeys(filter(None, ordered))))}."
 

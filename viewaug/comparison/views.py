@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -108,9 +108,10 @@ class Method:
             return _DIFFICULTIES if self.learns and contrastive else _BUDGETS
         if self.maker == "hard" and self.kinds:
             return Method(self.name, "random", self.kinds).strengths(kind)
-        if self.maker in ("hard", "expert") and EXPERTS[self.expert(kind)].swept:
-            return (1.0, 0.5, 1.5)
-        return _STRENGTHS if self.maker == "hard" else ()
+        if self.maker == "hard" and not default_expert(kind):
+            return _STRENGTHS
+        swept = self.maker in ("hard", "expert") and EXPERTS[self.expert(kind)].swept
+        return (1.0, 0.5, 1.5) if swept else ()
 
     def views(self, kind: Kind, strength: float | None, contrastive: bool = True) -> Views:
         """Build them, new."""
@@ -195,9 +196,10 @@ def parse(name: str, kind: Kind, own: dict[str, str] | None = None) -> Method:
     rest, _, strength = name.partition("@")
     own = own or {}
     if rest in own:
-        method = Method(name, rest, (own[rest],))
+        if strength:
+            raise ValueError(f"Expected no strength for {rest!r}, but got {name!r}.")
         import_function(own[rest])
-        return method
+        return Method(name, rest, (own[rest],))
     maker, _, kinds = SHORT.get(rest, rest).partition(":")
     if maker not in MAKERS or (maker == "none" and kinds):
         known = ", ".join([*MAKERS, *SHORT, *own])
@@ -206,11 +208,11 @@ def parse(name: str, kind: Kind, own: dict[str, str] | None = None) -> Method:
     if maker == "expert" and kinds and kinds not in EXPERTS:
         raise ValueError(f"Expected an expert of {', '.join(EXPERTS)}, but got {name!r}.")
     try:
-        choices = method.strengths(kind)
-        method.views(kind, choices[0] if choices else None)
+        choices = replace(method, strength=None).strengths(kind)
+        method.views(kind, method.strength or (choices[0] if choices else None))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from error
-    if not choices and strength:
+    if strength and not choices:
         raise ValueError(f"Expected no strength for {rest!r}, but got {name!r}.")
     return method
 

@@ -29,7 +29,7 @@ from viewaug.comparison.views import Method, default_methods, parse
 SEEDS, TRIALS, MINUTES = 5, 3, 30.0
 _REPORT = 5.0  # seconds that are kept for the report
 _LONG = 5.0  # minutes from which there are several processes
-_LATE = 1.1  # times the minutes, after which no seed begins
+_LATE = 1.1  # times the minutes, after which no run begins
 
 
 def compare(
@@ -197,7 +197,7 @@ class _Study:
         return plan
 
     def run(self, plan: Plan, deadline: float | None) -> tuple[list[dict[str, Any]], list[str]]:
-        """Run the trials, and then one seed after another, until the time is up; return cells, and what to say."""
+        """Run the trials, and then one seed after another until the time is up; return cells, and what to say."""
         trials = [
             self._cell(plan, name, strength, encoder, seed=0, final=False)
             for encoder in self.encoders
@@ -208,20 +208,20 @@ class _Study:
         ]
         found = self._grid(trials, plan, "trials")
         chosen = self._choose(found, plan)
+        runs = [
+            self._cell(plan, name, chosen[encoder, name], encoder, seed=seed, final=True)
+            for seed in range(plan.seeds)
+            for encoder in self.encoders
+            for name in self.methods
+        ]
+        each = len(self.encoders) * len(self.methods)
+        done = self._grid(runs, plan, "runs", until=deadline, at_least=each)
+        counts = [sum(cell["seed"] == seed for cell in done) for seed in range(plan.seeds)]
+        whole = next((seed for seed, count in enumerate(counts) if count < each), plan.seeds)
         notes = []
-        for seed in range(plan.seeds):
-            begun = time.monotonic()
-            cells = [
-                self._cell(plan, name, chosen[encoder, name], encoder, seed=seed, final=True)
-                for encoder in self.encoders
-                for name in self.methods
-            ]
-            found += self._grid(cells, plan, f"seed {seed + 1} of {plan.seeds}")
-            now = time.monotonic()
-            if seed + 1 < plan.seeds and deadline is not None and now + (now - begun) > deadline:
-                notes.append(f"The time was up after {seed + 1} of {plan.seeds} seeds; the same command again goes on.")
-                break
-        return found, notes
+        if whole < plan.seeds:
+            notes.append(f"The time was up after {whole} of {plan.seeds} seeds; the same command again goes on.")
+        return found + [cell for cell in done if cell["seed"] < whole], notes
 
     def viewmakers(self, cells: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Viewmaker]:
         """Load the viewmakers of the first seed, by encoder and method."""
@@ -240,10 +240,11 @@ class _Study:
     def _cell(self, plan: Plan, name: str, strength: float | None, encoder: str, *, seed: int, final: bool) -> Cell:
         return Cell(self.methods[name], strength, encoder, seed, plan.steps(encoder, name), final)
 
-    def _grid(self, cells: Sequence[Cell], plan: Plan, title: str) -> list[dict[str, Any]]:
+    def _grid(self, cells: Sequence[Cell], plan: Plan, title: str, **limits: Any) -> list[dict[str, Any]]:
         arguments = {cell.name: (cell, self.data, self.settings, self.device, self.out) for cell in cells}
         settings = self.identity | {"seconds": plan.seconds}
-        return list(run_grid(run_cell, arguments, self.out, settings, workers=self.workers, title=title).values())
+        found = run_grid(run_cell, arguments, self.out, settings, workers=self.workers, title=title, **limits)
+        return list(found.values())
 
     def _strengths(self, method: Method) -> tuple[float, ...]:
         return method.strengths(kind_of(self.arrays), contrastive=self._contrastive)
