@@ -1,9 +1,7 @@
 """The protocol of the papers' code: two optimizers in turn, each with a forward pass of its own.
 
 The encoder steps first, and the viewmaker then meets the encoder that has stepped. Gradient reversal takes the same
-gradients for both at once, from one pass. Compare the two on the demo's data:
-
-viewaug demo --methods learned original
+gradients for both at once, from one pass. The method `original` of the multi-task experiments trains so.
 """
 
 from collections.abc import Callable

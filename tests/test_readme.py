@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from viewaug.examples import demo, linear_theory, random_bits
+from viewaug.examples import former, linear_theory, random_bits
 from viewaug.examples.multitask import report
 from viewaug.examples.multitask.cells import read_cells
 from viewaug.examples.multitask_audio import AudioExperiment
@@ -40,7 +40,7 @@ def test_loop_trains_both_players():
 
 @pytest.mark.parametrize("file", sorted(RESULTS.glob("*.json")), ids=lambda file: file.stem)
 def test_tables_are_the_results_that_are_kept(file):
-    assert demo.table(json.loads(file.read_text())["cells"]) in README
+    assert former.table(json.loads(file.read_text())["cells"]) in README
 
 
 def test_lightly_example_adds_at_most_ten_lines():

@@ -18,16 +18,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from viewaug.examples import demo
 from viewaug.examples.multitask.report import interval
-from viewaug.examples.photo_digits import PhotoDigits
+from viewaug.examples.photo_digits import PhotoDigits, photo_digits
 
 import viewaug
 from viewaug._files import replacing
 from viewaug._markdown import markdown_table
 from viewaug.budget import constrain
 from viewaug.commands._arguments import positive
-from viewaug.comparison.grid import default_workers, run_grid, tick
+from viewaug.comparison.encoders import residual
+from viewaug.comparison.grid import default_workers, held_out_tenth, run_grid, tick
 from viewaug.comparison.objectives import Objective, objective
 from viewaug.comparison.schedules import warmed_cosine
 from viewaug.metrics import LabelDestruction
@@ -35,6 +35,8 @@ from viewaug.perturbations.spectral import dct
 from viewaug.probes import Probe, correct_probability
 from viewaug.version1 import Viewmaker1
 
+TASKS = ("photo", "digit")
+FEATURES = 64
 ENCODERS = ("untrained", "random", "learned")
 DEFAULT = 3
 DEPARTURES = (0.3, 1.0, 3.0, 10.0, 30.0)
@@ -71,11 +73,11 @@ def viewmakers(budget: float) -> dict[str, Callable[[], viewaug.Viewmaker]]:
 
 def run_cell(encoder: str, seed: int, settings: Settings) -> dict[str, Any]:
     """Measure every viewmaker against one encoder."""
-    train, held_out = demo.splits(demo.Settings(validation=True))
+    train, held_out = splits()
     model = frozen(encoder, seed, settings, train)
     scorer = supervised(seed, settings, train)
     x = held_out.images[: settings.images]
-    labels = {task: getattr(held_out, task)[: settings.images] for task in demo.TASKS}
+    labels = {task: getattr(held_out, task)[: settings.images] for task in TASKS}
     limit = ascend(model, x, settings, seed)
     rows = {"limit": {"loss": model(*limit).item(), **measure(x, limit)}}
     for name, make in viewmakers(settings.budget).items():
@@ -92,7 +94,7 @@ def run_cell(encoder: str, seed: int, settings: Settings) -> dict[str, Any]:
 
 def run_long(seed: int, settings: Settings) -> dict[str, Any]:
     """Follow the diversity of `fast` through many steps against an encoder that learns nothing any more."""
-    train, held_out = demo.splits(demo.Settings(validation=True))
+    train, held_out = splits()
     model = frozen("random", seed, settings, train)
     x = held_out.images[: settings.images]
     torch.manual_seed(seed)
@@ -109,26 +111,59 @@ def run_long(seed: int, settings: Settings) -> dict[str, Any]:
     return {"encoder": "random", "seed": seed, "curve": curve, "departure": DEFAULT}
 
 
+@functools.cache
+def splits() -> tuple[PhotoDigits, PhotoDigits]:
+    """Return training images, and a tenth of them that is held out."""
+    data = photo_digits(4096, train=True)
+    held_out = held_out_tenth(len(data.images))
+    rest, tenth = (PhotoDigits(*(part[which] for part in data)) for which in (~held_out, held_out))
+    return rest, tenth
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> Tensor:
+    """Take a step down a loss, and return it."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
 def frozen(name: str, seed: int, settings: Settings, train: PhotoDigits) -> Objective:
     """Return an encoder with its projector and contrastive loss, pretrained on views of a name."""
     torch.manual_seed(seed)
-    model = objective("simclr", demo.encoder().to(memory_format=torch.channels_last), demo.FEATURES)
+    model = objective("simclr", residual(3).to(memory_format=torch.channels_last), FEATURES)
     if name != "untrained":
-        viewmaker = demo.make_viewmaker(name, demo.Settings(budget=settings.budget))
+        generator = "random" if name == "random" else "fast"
+        viewmaker = viewaug.Viewmaker(3, budget=settings.budget, generator=generator)
         sgd = torch.optim.SGD(model.parameters(), lr=0.06, momentum=0.9, weight_decay=5e-4)
         optimizer = viewaug.JointOptimizer(sgd, viewmaker.parameters(), lr=settings.lr)
         augmentation = viewaug.AdversarialAugmentation(viewmaker)
-        fit(lambda data: demo.descend(optimizer, model(*augmentation.views(data.images))), optimizer, train, settings)
+        fit(lambda data: descend(optimizer, model(*augmentation.views(data.images))), optimizer, train, settings)
     return model.eval().requires_grad_(False)
 
 
 def supervised(seed: int, settings: Settings, train: PhotoDigits) -> Probe:
     """Return a scorer that is independent of all views: trained with both labels, on clean images."""
     torch.manual_seed(seed)
-    backbone = demo.encoder().to(memory_format=torch.channels_last)
-    step, (optimizer,) = demo.supervised(backbone, demo.Settings(), "cpu")
-    fit(step, optimizer, train, settings)
-    return Probe.fit(backbone, train.images, {task: getattr(train, task) for task in demo.TASKS})
+    backbone = residual(3).to(memory_format=torch.channels_last)
+    heads = nn.ModuleList(nn.Linear(FEATURES, 10) for _ in TASKS)
+    parameters = [*backbone.parameters(), *heads.parameters()]
+    sgd = torch.optim.SGD(parameters, lr=0.06, momentum=0.9, weight_decay=5e-4)
+
+    def step(data: PhotoDigits) -> Tensor:
+        z = backbone(data.images)
+        return descend(
+            sgd,
+            torch.stack(
+                [
+                    nn.functional.cross_entropy(head(z), getattr(data, task))
+                    for head, task in zip(heads, TASKS, strict=True)
+                ]
+            ).sum(),
+        )
+
+    fit(step, sgd, train, settings)
+    return Probe.fit(backbone, train.images, {task: getattr(train, task) for task in TASKS})
 
 
 def fit(
@@ -162,7 +197,7 @@ def learn(
         if look is not None and step % 100 == 0:
             look(step)
         x = images[torch.randint(len(images), (settings.batch,))]
-        demo.descend(adam, -model(*viewmaker(torch.cat([x, x])).chunk(2)))
+        descend(adam, -model(*viewmaker(torch.cat([x, x])).chunk(2)))
         scheduler.step()
     if look is not None:
         look(steps)
@@ -244,7 +279,7 @@ def report(cells: Sequence[Mapping[str, Any]], long: Sequence[Mapping[str, Any]]
         "the share of energy in four octaves of frequency, the coarsest first. `fast` is named by its bound, of which "
         f"{DEFAULT} is the default; `0.1` is the default generator of that version.",
     ]
-    head = ["views", "strength", "loss", "diversity", *(f"{task} destroyed" for task in demo.TASKS), "scales"]
+    head = ["views", "strength", "loss", "diversity", *(f"{task} destroyed" for task in TASKS), "scales"]
     for encoder in ENCODERS:
         mine = [cell for cell in cells if cell["encoder"] == encoder]
         if mine:
@@ -272,7 +307,7 @@ def _columns(cells: Sequence[Mapping[str, Any]], name: str) -> list[str]:
     found = interval([100 * strength(cell, name) for cell in cells])
     columns = [found + " %", f"{statistics.mean(row['loss'] for row in rows):.2f}"]
     columns.append(f"{statistics.mean(row['diversity'] for row in rows):.2f}")
-    for task in demo.TASKS:
+    for task in TASKS:
         if "destruction" in rows[0]:
             lost, chance = (100 * statistics.mean(row[key][task] for row in rows) for key in ("destruction", "within"))
             columns.append(f"{lost:.0f} % ({chance:.0f} %)")

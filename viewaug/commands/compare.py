@@ -27,10 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--methods",
         nargs="+",
         metavar="METHOD",
-        help="none, noise, mask, channel-mask, region, mixup, crop; expert or expert:simclr, :specaugment, :waveform, "
-        ":sensors; hard or hard:mask, the hardest pair of four; random, learned, or random:mask, "
-        "learned:blend+additive, ... of any perturbations; a strength may follow, noise@0.1, for which there are no "
-        "trials. Default: what fits the data",
+        help="none, noise, mask, channel-mask, region, mixup, crop; random, learned, or random:mask, "
+        "learned:blend+additive, ... of any perturbations; expert or expert:simclr, :specaugment, :waveform, :sensors; "
+        "hard or hard:mask, the hardest pair of four; untrained and supervised, for reference. A strength may follow, "
+        "noise@0.1, for which there are no trials. Default: what fits the data",
     )
     parser.add_argument(
         "--with",
@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=positive(int), help="instead, steps of each run with the cheapest views")
     parser.add_argument("--seeds", type=positive(int), default=5, help="runs of each (default 5)")
     parser.add_argument("--trials", type=positive(int), default=3, help="strengths to try, at most (default 3)")
+    parser.add_argument("--probes", action="store_true", help="keep the first seed's probes, for viewaug diagnose")
     parser.add_argument("--estimate", action="store_true", help="measure prices, and say how long it would take")
     parser.add_argument("--device", default="cpu", help="torch device")
     parser.add_argument("--workers", type=positive(int), help="processes; default 2 on a CPU, else 1")
@@ -95,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             device=options.device,
             workers=options.workers,
             out=options.out,
+            probes=options.probes,
             estimate=options.estimate,
             started=started,
         )

@@ -1,5 +1,6 @@
 """One cell: pretrain an encoder with one kind of views, and probe what it knows of every label."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -15,12 +16,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from viewaug import save
 from viewaug.comparison.arrays import TEST, TRAIN, VALIDATION, Arrays, read_arrays
 from viewaug.comparison.encoders import build_encoder
-from viewaug.comparison.objectives import objective
+from viewaug.comparison.objectives import Objective, Supervised, objective
 from viewaug.comparison.proxies import alignment, effective_rank, retrieval, uniformity
 from viewaug.comparison.schedules import warmed_cosine
 from viewaug.comparison.training import Pretraining, Training, quiet_trainer, viewmaker_callback
 from viewaug.comparison.views import Kind, Method, Views
-from viewaug.probes import Probe
+from viewaug.probes import Probe, save_probe
 
 _LOOK = 1000  # samples that proxies and curves look at
 _TIMED = (3, 8)  # steps before a price is measured, and for it
@@ -62,14 +63,20 @@ def kind_of(arrays: Arrays) -> Kind:
     return Kind(arrays.channels, arrays.size, arrays.value_range, arrays.mean, arrays.std)
 
 
-def run_cell(cell: Cell, data: Arrays | Path, settings: Settings, device: str, out: Path) -> dict[str, Any]:
-    """Pretrain, probe and keep the viewmaker."""
+def run_cell(
+    cell: Cell, data: Arrays | Path, settings: Settings, device: str, out: Path, probes: bool = False
+) -> dict[str, Any]:
+    """Pretrain, probe, and keep the viewmaker, and the probes of the first seed if they are wanted."""
     arrays = data if isinstance(data, Arrays) else _read(data)
     trained = pretrain(cell, arrays, settings, device, curve=cell.final and cell.seed == 0)
     encoder = trained.encoder.eval()
     if trained.views.viewmaker is not None and cell.final:
         save(trained.views.viewmaker.cpu(), out / "viewmakers" / f"{cell.name}.safetensors")
-    scores = probe(encoder, arrays, settings, (VALIDATION, TEST), device)
+    scores, fitted = probe(encoder, arrays, settings, (VALIDATION, TEST), device)
+    if probes and fitted is not None and cell.final and cell.seed == 0:
+        heads = dict(zip(fitted.tasks, fitted.heads, strict=True))
+        whole = Probe(encoder, heads)  # type: ignore[arg-type]
+        save_probe(whole, out / "probes" / f"{cell.name}.pt2", arrays.take(arrays.where(TEST)[:2]))
     viewmaker = trained.views.viewmaker
     return {
         "method": cell.method.name,
@@ -82,7 +89,7 @@ def run_cell(cell: Cell, data: Arrays | Path, settings: Settings, device: str, o
         "validation": scores[VALIDATION],
         "test": scores[TEST],
         "proxies": proxies(encoder, trained.views, arrays, device) if cell.final else {},
-        "loss": trained.loss,
+        "loss": None if math.isnan(trained.loss) else trained.loss,
         "reached": {} if viewmaker is None else {"budget": viewmaker.budget, "strength": viewmaker.strength},
         "curve": trained.curve,
     }
@@ -103,9 +110,10 @@ def pretrain(cell: Cell, arrays: Arrays, settings: Settings, device: str, *, cur
     """Pretrain an encoder for so many steps; a seed and a cell make the same one again."""
     torch.manual_seed(cell.seed)
     encoder, features = encoder_for(cell.encoder, arrays)
-    loss = objective(
-        settings.objective, encoder, features, settings.temperature, samples=len(arrays)
-    )  # the bank has a place for each, whatever its part
+    if cell.method.maker == "supervised":
+        loss: Objective = Supervised(encoder, features, arrays.labels)
+    else:  # a memory bank has a place for each sample, whatever its part
+        loss = objective(settings.objective, encoder, features, settings.temperature, samples=len(arrays))
     unrelated = loss.unrelated(settings.batch)
     views = cell.method.views(kind_of(arrays), cell.strength, contrastive=unrelated is not None)
     options = Training(lr=settings.lr, weight_decay=settings.weight_decay)
@@ -128,6 +136,8 @@ def pretrain(cell: Cell, arrays: Arrays, settings: Settings, device: str, *, cur
         )
     order = _Order(arrays.where(TRAIN), settings.batch, cell.steps, cell.seed)
     loader = DataLoader(_Batches(arrays, views.count), batch_size=None, sampler=order)
+    if cell.method.maker == "untrained":
+        return Trained(encoder.to(device), views, math.nan, 0.0, [], [0.0])
     trainer = quiet_trainer(callbacks, accelerator(device), max_steps=cell.steps, max_epochs=1, logger=False)
     trainer.fit(module, loader)
     module.to(device)
@@ -136,6 +146,8 @@ def pretrain(cell: Cell, arrays: Arrays, settings: Settings, device: str, *, cur
 
 def price(method: Method, encoder: str, arrays: Arrays, settings: Settings, device: str) -> float:
     """Return the median time of a step, in seconds of the processor, or of the clock off the CPU."""
+    if method.maker == "untrained":
+        method = Method("none", "none")  # it has no price; nor does the time count
     before, timed = _TIMED
     strengths = method.strengths(kind_of(arrays))
     cell = Cell(method, strengths[0] if strengths else None, encoder, 0, before + timed, False)
@@ -161,8 +173,8 @@ def probe(
     parts: tuple[int, ...],
     device: str,
     count: int | None = None,
-) -> dict[int, dict[str, float]]:
-    """Fit linear probes to frozen features in training; return their accuracy in other parts, in percent.
+) -> tuple[dict[int, dict[str, float]], Probe | None]:
+    """Fit linear probes to frozen features in training; return their accuracy in other parts, in percent, and them.
 
     Args:
         encoder: what to probe.
@@ -175,7 +187,7 @@ def probe(
     from threadpoolctl import threadpool_limits
 
     if not arrays.labels:
-        return {part: {} for part in parts}
+        return {part: {} for part in parts}, None
     places = labelled(arrays, settings.labelled if count is None else min(count, settings.labelled or count))
     with threadpool_limits(1):  # each worker has a core
         known = features(encoder, arrays, places, device)
@@ -187,7 +199,7 @@ def probe(
             features(encoder, arrays, where, device), {task: label[where] for task, label in arrays.labels.items()}
         )
         found[part] = {task: 100 * share for task, share in accuracy.items()}
-    return found
+    return found, fitted
 
 
 def labelled(arrays: Arrays, count: int | None) -> Tensor:
@@ -239,7 +251,7 @@ def _encode(encoder: nn.Module, x: Tensor, device: str) -> Tensor:
 
 
 def _curve(encoder: nn.Module, arrays: Arrays, settings: Settings, device: str) -> float:
-    scores = probe(encoder, arrays, settings, (VALIDATION,), device, count=_LOOK)[VALIDATION]
+    scores = probe(encoder, arrays, settings, (VALIDATION,), device, count=_LOOK)[0][VALIDATION]
     encoder.train()
     return statistics.mean(scores.values()) if scores else 0.0
 

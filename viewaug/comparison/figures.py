@@ -7,8 +7,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from viewaug.comparison.arrays import Arrays
 from viewaug.comparison.cells import kind_of
-from viewaug.comparison.views import Method
+from viewaug.comparison.views import REFERENCES, Method
 from viewaug.plots import view_grid
 
 if TYPE_CHECKING:
@@ -48,12 +49,14 @@ def accuracy_figure(comparison: "Comparison") -> Figure:
 def views_figure(comparison: "Comparison") -> Figure:
     """Draw inputs, and a view of each kind, by the viewmakers of the first seed."""
     arrays, encoder = comparison.arrays, comparison.encoders[0]
+    if arrays is None:
+        raise ValueError("Expected a comparison that was just run, but this was read from a file.")
     x = arrays.take(arrays.where(0)[: 8 * _DRAWN])  # partners are of a batch
     views, names = [], []
     for name, method in comparison.methods.items():
         runs = comparison.runs(encoder, name)
-        if method.maker != "none" and runs:
-            views.append(_view(comparison, method, runs[0]["strength"], x)[:_DRAWN])
+        if method.maker not in ("none", *REFERENCES) and runs:
+            views.append(_view(comparison, arrays, method, runs[0]["strength"], x)[:_DRAWN])
             names.append(name)
     if not views:
         views, names = [x[:_DRAWN]], ["none"]
@@ -61,11 +64,11 @@ def views_figure(comparison: "Comparison") -> Figure:
 
 
 @torch.no_grad()
-def _view(comparison: "Comparison", method: Method, strength: float | None, x: Tensor) -> Tensor:
+def _view(comparison: "Comparison", arrays: Arrays, method: Method, strength: float | None, x: Tensor) -> Tensor:
     viewmaker = comparison.viewmakers.get((comparison.encoders[0], method.name))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if viewmaker is not None:
             return viewmaker(x)
-        augment = method.views(kind_of(comparison.arrays), strength).augment
+        augment = method.views(kind_of(arrays), strength).augment
         return x if augment is None else augment(x)

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from lightly.loss import BarlowTwinsLoss, NegativeCosineSimilarity, NTXentLoss, VICRegLoss
@@ -90,6 +90,29 @@ class InstanceDiscrimination(Objective):
 
     def unrelated(self, batch: int) -> float:
         return math.log(self.negatives + 1)
+
+
+class Supervised(Objective):
+    """Cross-entropy of all labels, of one view: what an encoder can know.
+
+    Args:
+        backbone: the encoder.
+        features: number of its features.
+        labels: ``(N,)`` for each label's name, from 0, of all samples of the data.
+    """
+
+    labels: Tensor
+
+    def __init__(self, backbone: nn.Module, features: int, labels: Mapping[str, Tensor]) -> None:
+        layers = nn.ModuleList(nn.Linear(features, int(label.max()) + 1) for label in labels.values())
+        super().__init__(backbone, layers, nn.CrossEntropyLoss())
+        self.layers = layers
+        self.register_buffer("labels", torch.stack(list(labels.values())))
+
+    def forward(self, x0: Tensor, x1: Tensor, index: Tensor | None = None) -> Tensor:
+        z = self.backbone(x0)
+        losses = [self.criterion(head(z), label[index]) for head, label in zip(self.layers, self.labels, strict=True)]
+        return torch.stack(losses).sum()
 
 
 class SimSiam(Objective):

@@ -25,8 +25,7 @@ def write_report(comparison: Comparison, out: Path, place: str = "mine.npz") -> 
         place: of the data, for the code.
     """
     files = [out / "report.md", out / "results.json"]
-    results = {"settings": comparison.settings, "notes": comparison.notes, "cells": comparison.cells}
-    write_json(out / "results.json", results | {"best": comparison.best, "verdict": comparison.verdict})
+    write_json(out / "results.json", comparison.to_json())
     try:
         from viewaug.comparison.figures import accuracy_figure, views_figure
 
@@ -57,13 +56,8 @@ def write_report(comparison: Comparison, out: Path, place: str = "mine.npz") -> 
 
 
 def _report(comparison: Comparison, code: dict[str, str]) -> str:
-    arrays, plan, s = comparison.arrays, comparison.plan, comparison.settings
-    size = " x ".join(map(str, (arrays.channels, *arrays.size)))
-    counts = ", ".join(
-        f"{len(arrays.where(part))} {name}" for part, name in enumerate(("training", "validation", "test"))
-    )
+    plan, s = comparison.plan, comparison.settings
     facts = [
-        f"{len(arrays)} inputs of {size}: {counts}.",
         *comparison.notes,
         f"Encoder: {' and '.join(comparison.encoders)}. Objective: {s['objective']}, batches of {s['batch']}.",
         f"Each run has {plan.seconds:.1f} seconds of pretraining at the measured price of a step; seeds: {plan.seeds}.",

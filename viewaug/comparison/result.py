@@ -3,18 +3,20 @@
 import math
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from viewaug import Viewmaker
 from viewaug._markdown import markdown_table
 from viewaug.comparison.arrays import Arrays
 from viewaug.comparison.cells import kind_of
+from viewaug.comparison.grid import read_json
 from viewaug.comparison.plan import Plan
 from viewaug.comparison.proxies import PROXIES
 from viewaug.comparison.snippets import snippet
 from viewaug.comparison.verdict import Verdict, agree, interval, judge
-from viewaug.comparison.views import Method
+from viewaug.comparison.views import REFERENCES, Method
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +34,7 @@ class Comparison:
         plan: the prices, the steps and the time.
         notes: what was taken for what, and what there was no time for, in sentences.
         methods: by name.
-        arrays: the data.
+        arrays: the data; None if it was read from a file.
         viewmakers: of the first seed, by encoder and method.
     """
 
@@ -41,8 +43,31 @@ class Comparison:
     plan: Plan
     notes: tuple[str, ...]
     methods: Mapping[str, Method]
-    arrays: Arrays
+    arrays: Arrays | None
     viewmakers: Mapping[tuple[str, str], Viewmaker]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what JSON can hold of it, and :meth:`read` reads."""
+        methods = {name: asdict(method) for name, method in self.methods.items()}
+        found = {"settings": self.settings, "notes": self.notes, "plan": asdict(self.plan), "methods": methods}
+        return found | {"best": self.best, "verdict": self.verdict, "cells": self.cells}
+
+    @classmethod
+    def read(cls, file: Path) -> "Comparison":
+        """Read a ``results.json``, for its table and its verdict.
+
+        Raises:
+            ValueError: if it is not such a file.
+        """
+        found = read_json(file)
+        try:
+            methods = {
+                name: Method(**method | {"kinds": tuple(method["kinds"])}) for name, method in found["methods"].items()
+            }
+            plan = Plan(**found["plan"] | {"notes": tuple(found["plan"]["notes"])})
+            return cls(found["cells"], found["settings"], plan, tuple(found["notes"]), methods, None, {})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{file} holds no comparison: {error!r} is missing") from error
 
     @property
     def encoders(self) -> list[str]:
@@ -52,7 +77,7 @@ class Comparison:
     @property
     def labels(self) -> list[str]:
         """The names of the labels."""
-        return list(self.arrays.labels)
+        return list(self.settings["labels"])
 
     def runs(self, encoder: str, method: str) -> list[dict[str, Any]]:
         """Return the runs of a method, by seed, without trials."""
@@ -60,10 +85,12 @@ class Comparison:
         return sorted((cell for cell in mine if not cell["trial"]), key=lambda cell: cell["seed"])
 
     def scores(self, encoder: str, part: str) -> dict[str, list[float]]:
-        """Return the mean accuracy over labels of each run of each method, ``"validation"`` or ``"test"``, in %."""
-        return {
-            name: [statistics.mean(run[part].values()) for run in self.runs(encoder, name)] for name in self.methods
-        }
+        """Return the mean accuracy over labels of each run, ``"validation"`` or ``"test"``, in %, by method.
+
+        Those that are shown for reference are left out.
+        """
+        chosen = [name for name, method in self.methods.items() if method.maker not in REFERENCES]
+        return {name: [statistics.mean(run[part].values()) for run in self.runs(encoder, name)] for name in chosen}
 
     @property
     def verdicts(self) -> dict[str, Verdict]:
@@ -151,6 +178,8 @@ class Comparison:
             method: whose views.
             place: of the data.
         """
+        if self.arrays is None:
+            raise ValueError("Expected a comparison that was just run, but this was read from a file.")
         method = method or self.best or next(iter(self.methods))
         encoder = self.encoders[0]
         return snippet(

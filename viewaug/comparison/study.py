@@ -52,6 +52,7 @@ def compare(
     device: str = "cpu",
     workers: int | None = None,
     out: str | os.PathLike[str] | None = None,
+    probes: bool = False,
     estimate: bool = False,
     started: float | None = None,
 ) -> Comparison:
@@ -84,6 +85,7 @@ def compare(
         device: torch device.
         workers: processes, for a path only; None for two on a CPU.
         out: folder for results; None for none.
+        probes: write the first seed's probes to the folder, for ``viewaug diagnose``.
         estimate: measure prices only, for the result's `plan`.
         started: of `time.monotonic()`, when the minutes began; None for now.
 
@@ -110,6 +112,8 @@ def compare(
     kind = kind_of(arrays)
     named = list(dict.fromkeys(methods or default_methods(kind)))
     parsed = {method: parse(method, kind, dict(own or {})) for method in named}
+    if not arrays.labels and "supervised" in (method.maker for method in parsed.values()):
+        raise ValueError("Expected labels for the method supervised, but there are none.")
     for encoder in encoders:
         _, features = encoder_for(encoder, arrays)
         build_objective(objective, torch.nn.Identity(), features, samples=len(arrays))
@@ -123,15 +127,16 @@ def compare(
             device=device,
             workers=1 if isinstance(data, Arrays) else workers or _workers(device, minutes, steps),
             out=Path(temporary if out is None else out),
+            probes=probes,
             identity={"data": name, **asdict(settings)},
         )
         plan = study.plan(trials=trials, seeds=seeds, minutes=minutes, steps=steps, started=started)
         found, notes = ([], []) if estimate else study.run(plan, None if steps else started + _LATE * 60 * minutes)
         return Comparison(
             cells=found,
-            settings=study.identity | {"encoders": list(encoders), "seeds": plan.seeds, "trials": plan.trials},
+            settings=study.identity | {"labels": list(arrays.labels), "encoders": list(encoders)},
             plan=plan,
-            notes=(*arrays.notes, *plan.notes, *notes),
+            notes=(_size(arrays), *arrays.notes, *plan.notes, *notes),
             methods=parsed,
             arrays=arrays,
             viewmakers=study.viewmakers(found),
@@ -150,6 +155,7 @@ class _Study:
     device: str
     workers: int
     out: Path
+    probes: bool
     identity: dict[str, Any]
 
     def plan(self, *, trials: int, seeds: int, minutes: float, steps: int | None, started: float) -> Plan:
@@ -241,7 +247,7 @@ class _Study:
         return Cell(self.methods[name], strength, encoder, seed, plan.steps(encoder, name), final)
 
     def _grid(self, cells: Sequence[Cell], plan: Plan, title: str, **limits: Any) -> list[dict[str, Any]]:
-        arguments = {cell.name: (cell, self.data, self.settings, self.device, self.out) for cell in cells}
+        arguments = {cell.name: (cell, self.data, self.settings, self.device, self.out, self.probes) for cell in cells}
         settings = self.identity | {"seconds": plan.seconds}
         found = run_grid(run_cell, arguments, self.out, settings, workers=self.workers, title=title, **limits)
         return list(found.values())
@@ -309,6 +315,12 @@ def _data(x: Any, labels: Any, **roles: Any) -> tuple[Arrays | Path, Arrays, str
         labels = {"label": labels}
     arrays = Arrays.of(x, labels, **roles)
     return arrays, arrays, arrays.checksum()
+
+
+def _size(arrays: Arrays) -> str:
+    size = " x ".join(map(str, (arrays.channels, *arrays.size)))
+    parts = {name: len(arrays.where(part)) for part, name in enumerate(("training", "validation", "test"))}
+    return f"{len(arrays)} inputs of {size}: {', '.join(f'{count} {name}' for name, count in parts.items())}."
 
 
 def _batch(batch: int | None, arrays: Arrays) -> int:

@@ -34,7 +34,9 @@ SHORT = {
     "region": "random:mix",
     "crop": "random:crop",
 }
-MAKERS = ("none", "random", "learned", "expert", "hard")
+MAKERS = ("none", "random", "learned", "expert", "hard", "untrained", "supervised")
+#: What is shown beside the others, and never chosen.
+REFERENCES = ("untrained", "supervised")
 
 # What trials choose from, the default first: budgets in standard deviations, shares of the range of options, and the
 # difficulty that a controller holds.
@@ -117,7 +119,7 @@ class Method:
         """Build them, new."""
         s = 1.0 if strength is None else strength
         match self.maker:
-            case "none":
+            case "none" | "untrained" | "supervised":
                 return Views()
             case "expert":
                 return Views(EXPERTS[self.expert(kind)].build(kind, s))
@@ -180,8 +182,9 @@ def parse(name: str, kind: Kind, own: dict[str, str] | None = None) -> Method:
 
     Args:
         name: ``"none"``; ``"random"``, ``"learned"``, ``"hard"`` and ``"expert"``, of which kind behind a colon, as in
-            ``"learned:mask"`` and ``"random:mix+additive"``; what stands in `SHORT`; or a name in `own`. A strength may
-            follow, as in ``"noise@0.1"``, for which there are no trials then.
+            ``"learned:mask"`` and ``"random:mix+additive"``; for reference ``"untrained"``, and ``"supervised"`` by all
+            labels of clean inputs; what stands in `SHORT`; or a name in `own`. A strength may follow, as in
+            ``"noise@0.1"``, for which there are no trials then.
         kind: what the views are of.
         own: paths of functions, ``"module:function"``, by their names.
 
@@ -201,7 +204,7 @@ def parse(name: str, kind: Kind, own: dict[str, str] | None = None) -> Method:
         import_function(own[rest])
         return Method(name, rest, (own[rest],))
     maker, _, kinds = SHORT.get(rest, rest).partition(":")
-    if maker not in MAKERS or (maker == "none" and kinds):
+    if maker not in MAKERS or (kinds and maker in ("none", *REFERENCES)):
         known = ", ".join([*MAKERS, *SHORT, *own])
         raise ValueError(f"Expected a method of {known}, but got {name!r}.")
     method = Method(name, maker, tuple(kinds.split("+")) if kinds else (), _number(name, strength))
