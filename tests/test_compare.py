@@ -302,6 +302,19 @@ class TestPython:
         found = viewaug.compare(x, labels, objective=name, **options)
         assert all(math.isfinite(cell["loss"]) for cell in found.cells)
 
+    def test_the_callers_random_numbers_stay(self):
+        x, labels = small()
+        torch.manual_seed(5)
+        expected = torch.rand(1)
+        torch.manual_seed(5)
+        viewaug.compare(x, labels, methods=["noise"], seeds=1, trials=1, steps=2)
+        assert torch.equal(torch.rand(1), expected)
+
+    def test_a_network_that_diverges(self):
+        x, labels = small()
+        found = viewaug.compare(1e30 * x, labels, methods=["none"], seeds=1, trials=1, steps=2)
+        assert all(math.isfinite(score) for score in found.cells[0]["test"].values())
+
     def test_stops_in_time(self, monkeypatch):
         x, labels = small()
         monkeypatch.setattr(study, "_LATE", -1)
@@ -348,7 +361,7 @@ class TestArrays:
     def test_chunks(self, monkeypatch):
         x, labels = small()
         whole = Arrays.of(x, labels)
-        monkeypatch.setattr(arrays_module, "_CHUNK", 7)
+        monkeypatch.setattr(arrays_module, "_CHUNK", 7 * 96)
         parts = Arrays.of(x, labels)
         np.testing.assert_allclose(parts.std, whole.std, rtol=1e-9)
 
@@ -462,6 +475,9 @@ class TestVerdict:
 
     def test_too_few_seeds(self):
         assert "there is 1" in judge({"a": [1.0], "b": [2.0]}, {"a": [1.0], "b": [2.0]}).sentence
+
+    def test_a_single_method(self):
+        assert "only a was compared" in judge({"a": [1.0, 2.0, 3.0]}, {"a": [1.0, 2.0, 3.0]}).sentence
 
     def test_two_encoders(self):
         a, b = [60.0, 61.0, 60.5], [50.0, 51.0, 50.5]

@@ -103,7 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.estimate:
             plan = comparison.plan
             print(plan.table(), *plan.notes, sep="\n")
-            print(f"{plan.cells} runs of {plan.seconds:.1f} seconds of pretraining: {plan.minutes():.1f} minutes")
+            minutes = plan.minutes()
+            print(f"{plan.cells} runs of {plan.seconds:.1f} seconds: {minutes:.1f} minutes of one process")
             return
         files = write_report(comparison, options.out, str(options.data))
     except (ImportError, OSError, ValueError, TypeError, RuntimeError) as error:

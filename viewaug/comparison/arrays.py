@@ -1,6 +1,7 @@
 """The arrays that are compared on: what is the input, what is a label, and what is held out."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ _SPLITS = {
     **dict.fromkeys(("validation", "valid", "val"), VALIDATION),
     **dict.fromkeys(("test", "1", "True"), TEST),
 }
-_CHUNK = 1024  # samples that are looked at at once
+_CHUNK = 1 << 23  # numbers that are looked at at once
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Arrays:
         Raises:
             ValueError: names the array that does not fit.
         """
-        x = x.numpy() if isinstance(x, Tensor) else x
+        x = x.detach().cpu().numpy() if isinstance(x, Tensor) else x
         if not hasattr(x, "shape") or not hasattr(x, "dtype") or not 3 <= len(x.shape) <= 5:
             shape = tuple(getattr(x, "shape", ()))
             raise ValueError(f"Expected `x` to be an array (N, C, *spatial) of 1 to 3 dimensions, but got {shape}.")
@@ -132,8 +133,8 @@ class Arrays:
     def checksum(self) -> str:
         """Return a checksum of everything."""
         found = hashlib.sha256(repr((tuple(self.x.shape), self.value_range, list(self.labels))).encode())
-        for start in range(0, len(self), _CHUNK):
-            found.update(np.ascontiguousarray(self.x[start : start + _CHUNK]).tobytes())
+        for _, rows in _chunks(self.x):
+            found.update(np.ascontiguousarray(rows).tobytes())
         for part in (self.part, *self.labels.values()):
             found.update(part.numpy().tobytes())
         return found.hexdigest()
@@ -296,8 +297,9 @@ def _apart(part: Any, groups: Any) -> None:
 
 
 def _chunks(x: Any) -> Iterator[tuple[int, Any]]:
-    for start in range(0, x.shape[0], _CHUNK):
-        yield start, np.asarray(x[start : start + _CHUNK], dtype=np.float64)
+    rows = max(1, _CHUNK // math.prod(x.shape[1:]))
+    for start in range(0, x.shape[0], rows):
+        yield start, np.asarray(x[start : start + rows])
 
 
 def _statistics(x: Any, train: Any) -> tuple[float, float, list[float], list[float]]:
@@ -308,11 +310,11 @@ def _statistics(x: Any, train: Any) -> tuple[float, float, list[float], list[flo
     squares: Any = 0.0
     many, first = 0, None
     for start, rows in _chunks(x):
-        if not np.isfinite(rows).all():
+        if rows.dtype.kind == "f" and not np.isfinite(rows).all():
             bad = start + int(np.flatnonzero(~np.isfinite(rows).all(tuple(range(1, rows.ndim))))[0])
             raise ValueError(f"Expected `x` to be finite, but sample {bad} is not.")
         low, high = min(low, float(rows.min())), max(high, float(rows.max()))
-        rows = rows[train[start : start + _CHUNK]]
+        rows = rows[train[start : start + len(rows)]].astype(np.float64)
         if first is None and len(rows):
             first = rows.mean(axes, keepdims=True)  # without which squares would lose their digits
         if len(rows):

@@ -89,7 +89,7 @@ def run_cell(
         "validation": scores[VALIDATION],
         "test": scores[TEST],
         "proxies": proxies(encoder, trained.views, arrays, device) if cell.final else {},
-        "loss": None if math.isnan(trained.loss) else trained.loss,
+        "loss": trained.loss if math.isfinite(trained.loss) else None,
         "reached": {} if viewmaker is None else {"budget": viewmaker.budget, "strength": viewmaker.strength},
         "curve": trained.curve,
     }
@@ -161,9 +161,10 @@ def encoder_for(name: str, arrays: Arrays) -> tuple[nn.Module, int]:
 
 @torch.no_grad()
 def features(encoder: nn.Module, arrays: Arrays, places: Tensor, device: str, batch: int = 256) -> Tensor:
-    """Return the features of some inputs, ``(N, F)``, on the CPU."""
+    """Return the features of some inputs, ``(N, F)``, on the CPU; of a network that diverged, which know nothing, 0."""
     encoder.eval()
-    return torch.cat([encoder(arrays.take(part).to(device)).float().cpu() for part in places.split(batch)])
+    found = [encoder(arrays.take(part).to(device)).float().cpu() for part in places.split(batch)]
+    return torch.cat(found).nan_to_num(0.0, 0.0, 0.0)
 
 
 def probe(
@@ -247,7 +248,7 @@ def _view(views: Views, x: Tensor) -> Tensor:
 
 
 def _encode(encoder: nn.Module, x: Tensor, device: str) -> Tensor:
-    return torch.cat([encoder(part.to(device)).float().cpu() for part in x.split(256)])
+    return torch.cat([encoder(part.to(device)).float().cpu() for part in x.split(256)]).nan_to_num(0.0, 0.0, 0.0)
 
 
 def _curve(encoder: nn.Module, arrays: Arrays, settings: Settings, device: str) -> float:

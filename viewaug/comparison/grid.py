@@ -116,12 +116,15 @@ def _run_all(
             _advance = bar.update if ticks else _nothing
             # Those that another process is running come last.
             for patient in (False, True):
-                tasks = {
-                    name: task
-                    for name, task in tasks.items()
-                    if time.monotonic() < until[name] and not _run(*task, patient=patient)
-                }
-                bar.update(0 if ticks else bar.total - len(tasks) - bar.n)
+                left = {}
+                for name, task in tasks.items():
+                    if time.monotonic() >= until[name]:
+                        continue
+                    if _run(*task, patient=patient):
+                        bar.update(0 if ticks else 1)
+                    else:
+                        left[name] = task
+                tasks = left
             return
         context = multiprocessing.get_context("spawn")
         count = context.Value("i", 0)
@@ -135,9 +138,9 @@ def _run_all(
                     late = [f for f, name in running.items() if time.monotonic() >= until[name] and f.cancel()]
                     for future in late:
                         running.pop(future)
-                    for future in done:
-                        name = running.pop(future, None)
-                        if name is not None and not future.result():
+                    for future in done - set(late):
+                        name = running.pop(future)
+                        if not future.result():
                             running[pool.submit(_run, *tasks[name], patient=True)] = name
                     bar.update((count.value if ticks else len(tasks) - len(running)) - bar.n)
             except BaseException:

@@ -67,6 +67,10 @@ def _report(comparison: Comparison, code: dict[str, str]) -> str:
         "The best is chosen on validation; intervals of 95 % are over seeds, differences paired by seed and for all "
         "comparisons at once.",
     ]
+    for name in comparison.methods:
+        lost = sum(cell["loss"] is None and cell["steps"] > 0 for cell in comparison.cells if cell["method"] == name)
+        if lost and comparison.methods[name].maker != "untrained":
+            facts.append(f"{lost} runs of {name} diverged; their features count as constant.")
     if s["labelled"]:
         facts.append(f"Probes know {s['labelled']} labelled samples.")
     lines = ["# Which views do these data need?", "", f"**{comparison.verdict}**".replace("\n", "**\n\n**"), ""]

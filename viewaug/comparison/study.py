@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -32,6 +33,19 @@ _LONG = 5.0  # minutes from which there are several processes
 _LATE = 1.1  # times the minutes, after which no run begins
 
 
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Use one thread, as cells do in whichever process, and leave the caller's random numbers as they are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_alone()
 def compare(
     x: Any,
     labels: Mapping[str, Any] | Any = None,
@@ -117,7 +131,8 @@ def compare(
     for encoder in encoders:
         _, features = encoder_for(encoder, arrays)
         build_objective(objective, torch.nn.Identity(), features, samples=len(arrays))
-    with tempfile.TemporaryDirectory() as temporary, _one_thread():
+    trials = trials if arrays.labels else 1  # there is nothing to choose by
+    with tempfile.TemporaryDirectory() as temporary:
         study = _Study(
             data=data,
             arrays=arrays,
@@ -128,7 +143,7 @@ def compare(
             workers=1 if isinstance(data, Arrays) else workers or _workers(device, minutes, steps),
             out=Path(temporary if out is None else out),
             probes=probes,
-            identity={"data": name, **asdict(settings)},
+            identity={"data": name, "device": device, **asdict(settings)},
         )
         plan = study.plan(trials=trials, seeds=seeds, minutes=minutes, steps=steps, started=started)
         found, notes = ([], []) if estimate else study.run(plan, None if steps else started + _LATE * 60 * minutes)
@@ -160,6 +175,11 @@ class _Study:
 
     def plan(self, *, trials: int, seeds: int, minutes: float, steps: int | None, started: float) -> Plan:
         """Return the plan that the folder has, with more prices where methods are new; or a new one."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.out / "plan.lock"):  # whoever comes second takes the prices of the first
+            return self._plan(trials, seeds, minutes, steps, started)
+
+    def _plan(self, trials: int, seeds: int, minutes: float, steps: int | None, started: float) -> Plan:
         file = self.out / "plan.json"
         known: dict[str, Any] = read_json(file) if file.exists() else {"identity": self.identity, "prices": {}}
         if known["identity"] != self.identity:
@@ -277,17 +297,6 @@ class _Study:
         start = time.monotonic()
         probe(encoder.to(self.device), self.arrays, self.settings, (VALIDATION, TEST), self.device)
         return time.monotonic() - start
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """As in a cell, whichever process runs it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _workers(device: str, minutes: float, steps: int | None) -> int:

@@ -106,6 +106,8 @@ def _sentence(verdict: Verdict, score: float, seeds: int) -> str:
     worse = [name for name, found in verdict.differences.items() if found.low > 0]
     better = [name for name, found in verdict.differences.items() if found.high < 0]
     by = f"by {seeds} seeds"
+    if not verdict.differences:
+        return f"No choice: only {best} was compared, {score:.1f} %, {by}."
     if not worse and not better:
         return f"No choice: {best}, {score:.1f} %, is best on validation, but not told apart from {_list(equal)} {by}."
     text = f"Take {best}: {score:.1f} %"
