@@ -278,6 +278,9 @@ class TestPython:
         assert isinstance(read_arrays(tmp_path).x, np.memmap)
         options = {"methods": ["noise"], "seeds": 1, "trials": 1, "steps": 3}
         found = viewaug.compare(tmp_path, workers=1, **options).cells[0]
+        one = viewaug.compare(tmp_path, ["side"], workers=1, **options)
+        assert list(one.cells[0]["test"]) == ["side"]
+        assert "rhythm (96,)" in one.notes[1]
         assert found["test"] == viewaug.compare(x, labels, **options).cells[0]["test"]
 
     def test_without_labels(self):
@@ -436,8 +439,12 @@ class TestBadInput:
 
     def test_python(self, tmp_path):
         x, labels = small()
-        with pytest.raises(ValueError, match="`labels` beside a path"):
+        with pytest.raises(ValueError, match="names of arrays beside a path"):
             viewaug.compare(write(tmp_path), labels)
+        with pytest.raises(ValueError, match="`labels` of rhythm, side, but got 'speed'"):
+            viewaug.compare(write(tmp_path), ["speed"])
+        with pytest.raises(ValueError, match="`group` beside a path"):
+            viewaug.compare(write(tmp_path), group=labels["side"])
         with pytest.raises(ValueError, match="`side` to hold integers"):
             viewaug.compare(x, {"side": labels["side"].astype(float)})
         with pytest.raises(ValueError, match="`minutes`"):

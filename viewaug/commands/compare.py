@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="an .npz file, or a folder of .npy files")
     parser.add_argument("--out", type=Path, required=True, help="folder for results")
+    parser.add_argument("--labels", nargs="+", metavar="NAME", help="arrays that are labels; default: all that can be")
     parser.add_argument(
         "--methods",
         nargs="+",
@@ -83,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             methods = [*default_methods(kind_of(read_arrays(options.data))), *own]
         comparison = compare(
             options.data,
+            options.labels,
             methods=methods,
             own=own,
             encoders=encoders,

@@ -149,11 +149,15 @@ class Arrays:
         return torch.from_numpy(rows.astype(np.float32, copy=False))
 
 
-def read_arrays(place: Path, notes: Sequence[str] = ()) -> Arrays:
+def read_arrays(place: Path, labels: Sequence[str] | None = None) -> Arrays:
     """Read an .npz file, or a folder of .npy files, which stay on the disk.
 
     ``x``, ``split``, ``group`` and ``value_range`` are what they are called; of the others, integers (or booleans) of
     one dimension are labels.
+
+    Args:
+        place: the file or folder.
+        labels: names of the labels; None for all that can be.
 
     Raises:
         FileNotFoundError: if there is no such file or folder.
@@ -163,13 +167,17 @@ def read_arrays(place: Path, notes: Sequence[str] = ()) -> Arrays:
     if "x" not in found:
         raise ValueError(f"Expected an array `x` in {place}, but found {', '.join(found) or 'none'}.")
     others = {name: array for name, array in found.items() if name not in ROLES}
-    labels = {name: array for name, array in others.items() if array.ndim == 1 and array.dtype.kind in "iub"}
-    took = f"Labels: {', '.join(labels)}." if labels else "There are no labels."
-    rest = [f"{name} {array.shape} {array.dtype}" for name, array in others.items() if name not in labels]
+    named = [name for name, array in others.items() if array.ndim == 1 and array.dtype.kind in "iub"]
+    unknown = sorted(set(labels or ()) - set(named))
+    if unknown:
+        raise ValueError(f"Expected `labels` of {', '.join(named) or 'which there are none'}, but got {unknown[0]!r}.")
+    named = named if labels is None else list(labels)
+    took = f"Labels: {', '.join(named)}." if named else "There are no labels."
+    rest = [f"{name} {array.shape} {array.dtype}" for name, array in others.items() if name not in named]
     if rest:
-        took += f" Not taken for labels, as they are not integers of one dimension: {', '.join(rest)}."
+        took += f" Not taken for labels: {', '.join(rest)}."
     roles = {role: found[role] for role in ROLES[1:] if role in found}
-    return Arrays.of(found["x"], labels, **roles, notes=[took, *notes])
+    return Arrays.of(found["x"], {name: others[name] for name in named}, **roles, notes=[took])
 
 
 class Stored:

@@ -1,5 +1,6 @@
 """One cell: pretrain an encoder with one kind of views, and probe what it knows of every label."""
 
+import functools
 import math
 import statistics
 import time
@@ -40,6 +41,13 @@ class Settings:
     labelled: int | None = None  # samples that probes are fitted to; None for all
 
 
+class Source(NamedTuple):
+    """Where arrays are, from which each process reads them, and which are labels."""
+
+    place: Path
+    labels: tuple[str, ...]
+
+
 class Cell(NamedTuple):
     """Which one."""
 
@@ -64,7 +72,7 @@ def kind_of(arrays: Arrays) -> Kind:
 
 
 def run_cell(
-    cell: Cell, data: Arrays | Path, settings: Settings, device: str, out: Path, probes: bool = False
+    cell: Cell, data: Arrays | Source, settings: Settings, device: str, out: Path, probes: bool = False
 ) -> dict[str, Any]:
     """Pretrain, probe, and keep the viewmaker, and the probes of the first seed if they are wanted."""
     arrays = data if isinstance(data, Arrays) else _read(data)
@@ -257,13 +265,9 @@ def _curve(encoder: nn.Module, arrays: Arrays, settings: Settings, device: str) 
     return statistics.mean(scores.values()) if scores else 0.0
 
 
-_kept: dict[Path, Arrays] = {}
-
-
-def _read(place: Path) -> Arrays:
-    if place not in _kept:
-        _kept[place] = read_arrays(place)
-    return _kept[place]
+@functools.cache
+def _read(source: Source) -> Arrays:
+    return read_arrays(source.place, source.labels)
 
 
 class _Order(Sampler[Tensor]):

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from viewaug import Viewmaker, load
 from viewaug._checks import check_choice, check_count
 from viewaug.comparison.arrays import TEST, TRAIN, VALIDATION, Arrays, fingerprint, from_dataset, read_arrays
-from viewaug.comparison.cells import Cell, Settings, encoder_for, kind_of, price, probe, run_cell
+from viewaug.comparison.cells import Cell, Settings, Source, encoder_for, kind_of, price, probe, run_cell
 from viewaug.comparison.grid import default_workers, read_json, run_grid, write_json
 from viewaug.comparison.objectives import OBJECTIVES
 from viewaug.comparison.objectives import objective as build_objective
@@ -80,8 +80,8 @@ def compare(
         x: the inputs, ``(N, C, *spatial)`` with one to three spatial dimensions: an array, also one that stays on the
             disk; a tensor; a path as ``viewaug compare --data`` takes it; or, for data that do not fit into memory, a
             DataLoader or a data set of pairs of an input, and its label or a dictionary of them.
-        labels: ``(N,)`` integers from 0 for each label's name, or of a single label; None for none, or to take those
-            of the file or the data set.
+        labels: ``(N,)`` integers from 0 for each label's name, or of a single label; of a path their names. None for
+            none, or to take those of the file or the data set.
         methods: what to compare, as of :func:`viewaug.comparison.views.parse`; None for what fits the data.
         own: paths of functions from a batch to views of it, ``"module:function"``, by the name of the method.
         split: ``(N,)``, ``"train"``, ``"validation"`` or ``"test"``, or 0 for training and 1 for the test.
@@ -162,7 +162,7 @@ def compare(
 class _Study:
     """Methods and encoders on data, with a folder for results."""
 
-    data: Arrays | Path
+    data: Arrays | Source
     arrays: Arrays
     settings: Settings
     methods: Mapping[str, Method]
@@ -309,14 +309,17 @@ def score(accuracy: Mapping[str, float]) -> float:
     return statistics.mean(accuracy.values()) if accuracy else 0.0
 
 
-def _data(x: Any, labels: Any, **roles: Any) -> tuple[Arrays | Path, Arrays, str]:
+def _data(x: Any, labels: Any, **roles: Any) -> tuple[Arrays | Source, Arrays, str]:
     """Return what cells read their data from, the data, and a checksum."""
     if isinstance(x, (str, os.PathLike)):
-        given = [name for name, value in (("labels", labels), *roles.items()) if value is not None]
+        given = [name for name, value in roles.items() if value is not None]
         if given:
             raise ValueError(f"Expected no `{given[0]}` beside a path, whose arrays say it.")
+        if labels is not None and not (isinstance(labels, (list, tuple)) and all(isinstance(n, str) for n in labels)):
+            raise ValueError("Expected `labels` to be names of arrays beside a path.")
         place = Path(x)
-        return place, read_arrays(place), fingerprint(place)
+        arrays = read_arrays(place, labels)
+        return Source(place, tuple(arrays.labels)), arrays, f"{fingerprint(place)} {' '.join(arrays.labels)}"
     if isinstance(x, (DataLoader, Dataset)):
         x, found = from_dataset(x.dataset if isinstance(x, DataLoader) else x)
         labels = found if labels is None else labels
