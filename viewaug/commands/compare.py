@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="none, noise, mask, channel-mask, region, mixup, crop; random, learned, or random:mask, "
         "learned:blend+additive, ... of any perturbations; expert or expert:simclr, :specaugment, :waveform, :sensors; "
         "hard or hard:mask, the hardest pair of four; untrained and supervised, for reference. A strength may follow, "
-        "noise@0.1, for which there are no trials. Default: what fits the data",
+        "noise@0.1, for which there are no trials; expert/learned is learned views on top of others. "
+        "Default: what fits the data",
     )
     parser.add_argument(
         "--with",

@@ -61,7 +61,9 @@ class Cell(NamedTuple):
     @property
     def name(self) -> str:
         """Of its files."""
-        method = self.method.name.replace(":", "=").partition("@")[0]
+        method = self.method.name.replace(":", "=").replace("/", ",")
+        if self.method.strength is not None:
+            method = method.rpartition("@")[0]
         strength = "" if self.strength is None else f"@{self.strength:g}"
         return f"{self.encoder.replace(':', '=')}-{method}{strength}-{self.seed if self.final else 'trial'}"
 

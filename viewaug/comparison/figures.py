@@ -68,7 +68,6 @@ def _view(comparison: "Comparison", arrays: Arrays, method: Method, strength: fl
     viewmaker = comparison.viewmakers.get((comparison.encoders[0], method.name))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        if viewmaker is not None:
-            return viewmaker(x)
         augment = method.views(kind_of(arrays), strength).augment
-        return x if augment is None else augment(x)
+        view = x if augment is None else augment(x)
+        return view if viewmaker is None else viewmaker(view)

@@ -61,9 +61,7 @@ class Comparison:
         """
         found = read_json(file)
         try:
-            methods = {
-                name: Method(**method | {"kinds": tuple(method["kinds"])}) for name, method in found["methods"].items()
-            }
+            methods = {name: _method(method) for name, method in found["methods"].items()}
             plan = Plan(**found["plan"] | {"notes": tuple(found["plan"]["notes"])})
             return cls(found["cells"], found["settings"], plan, tuple(found["notes"]), methods, None, {})
         except (KeyError, TypeError) as error:
@@ -197,6 +195,11 @@ class Comparison:
         from viewaug.comparison.figures import accuracy_figure
 
         return accuracy_figure(self)
+
+
+def _method(found: dict[str, Any]) -> Method:
+    under = found["under"] and _method(found["under"])
+    return Method(**found | {"kinds": tuple(found["kinds"]), "under": under})
 
 
 def _with_interval(values: list[float], digits: int = 1) -> str:

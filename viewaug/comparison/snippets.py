@@ -85,19 +85,24 @@ class _Parts:
     def _make(self, kind: Kind, strength: float | None) -> str:
         """Return the lines that define the views."""
         if self.viewmaker is not None:
-            return f"viewmaker = {viewmaker_code(self.viewmaker)}\n"
-        match self.method.maker:
+            code = f"viewmaker = {viewmaker_code(self.viewmaker)}\n"
+            under = self.method.under
+            return code if under is None else self._by_hand(under, kind, under.strength) + code
+        return self._by_hand(self.method, kind, strength)
+
+    def _by_hand(self, method: Method, kind: Kind, strength: float | None) -> str:
+        match method.maker:
             case "none":
                 return "augment = torch.nn.Identity()\n"
             case "expert" | "hard":
-                name = self.method.expert(kind)
+                name = method.expert(kind)
                 self.imports += [
                     f"from viewaug.comparison.expert import {name}",
                     f"from viewaug.comparison.views import {Kind.__name__}",
                 ]
                 short = kind._replace(mean=[*map(_rounded, kind.mean)], std=[*map(_rounded, kind.std)])
                 return f"kind = {short!r}\naugment = {name}(kind, {1.0 if strength is None else strength:g})\n"
-        module, _, function = self.method.kinds[0].partition(":")
+        module, _, function = method.kinds[0].partition(":")
         self.imports.append(f"from {module} import {function} as augment")
         return ""
 
@@ -159,6 +164,8 @@ def _controller(parts: _Parts) -> str:
 
 def _loop(parts: _Parts) -> str:
     pair = "augmentation.views(x)" if parts.viewmaker is not None else "(augment(x), augment(x))"
+    if parts.method.under is not None:
+        pair = "(augmentation(augment(x)), augmentation(augment(x)))"
     step = "    controller.step(loss)\n" if parts.difficulty is not None else ""
     return (
         f"for (x,) in loader:\n    z0, z1 = (model(view) for view in {pair})\n    loss = criterion(z0, z1)\n"
@@ -244,6 +251,9 @@ def _lightning(parts: _Parts) -> str:
     ]
     callback = ""
     pair = "batch" if parts.viewmaker is not None else "[augment(x) for x in batch]"
+    twice = "[torch.stack([row[0] for row in rows])] * 2"
+    if parts.method.under is not None:
+        twice = f"[augment(x) for x in {twice}]"
     if parts.viewmaker is not None:
         imports.append("from viewaug.adapters.lightning import ViewmakerCallback")
         budget = ", budget=controller" if parts.difficulty is not None else ""
@@ -262,12 +272,12 @@ def _lightning(parts: _Parts) -> str:
         f"weight_decay={s['weight_decay']:g})\n\n\n"
     )
     callbacks = "callbacks=[callback], " if callback else ""
-    twice = "loader.collate_fn = lambda rows: [torch.stack([row[0] for row in rows])] * 2\n"
+    collate = f"loader.collate_fn = lambda rows: {twice}\n"
     return "".join(
         [
             _head(imports + _ours(parts)),
             parts.loader,
-            twice,
+            collate,
             parts.note,
             parts.make,
             callback,

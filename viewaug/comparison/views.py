@@ -88,12 +88,14 @@ class Method:
         maker: one of `MAKERS`, or of the user's functions.
         kinds: the families, or the expert.
         strength: a fixed one; None to choose by trials.
+        under: augmentations by hand, on top of which these views are made.
     """
 
     name: str
     maker: str
     kinds: tuple[str, ...] = ()
     strength: float | None = None
+    under: "Method | None" = None
 
     @property
     def learns(self) -> bool:
@@ -117,6 +119,14 @@ class Method:
 
     def views(self, kind: Kind, strength: float | None, contrastive: bool = True) -> Views:
         """Build them, new."""
+        found = self._views(kind, strength, contrastive)
+        return found if self.under is None else replace(found, augment=self.under.augment(kind))
+
+    def augment(self, kind: Kind) -> Callable[[Tensor], Tensor] | None:
+        """Return what makes a view by hand, if anything does."""
+        return self._views(kind, self.strength).augment
+
+    def _views(self, kind: Kind, strength: float | None, contrastive: bool = True) -> Views:
         s = 1.0 if strength is None else strength
         match self.maker:
             case "none" | "untrained" | "supervised":
@@ -184,7 +194,8 @@ def parse(name: str, kind: Kind, own: dict[str, str] | None = None) -> Method:
         name: ``"none"``; ``"random"``, ``"learned"``, ``"hard"`` and ``"expert"``, of which kind behind a colon, as in
             ``"learned:mask"`` and ``"random:mix+additive"``; for reference ``"untrained"``, and ``"supervised"`` by all
             labels of clean inputs; what stands in `SHORT`; or a name in `own`. A strength may follow, as in
-            ``"noise@0.1"``, for which there are no trials then.
+            ``"noise@0.1"``, for which there are no trials then. Views by a viewmaker can be made on top of some by
+            hand: ``"expert/learned"``.
         kind: what the views are of.
         own: paths of functions, ``"module:function"``, by their names.
 
@@ -196,8 +207,14 @@ def parse(name: str, kind: Kind, own: dict[str, str] | None = None) -> Method:
         >>> parse("mask@0.5", kind)
         Method(name='mask@0.5', maker='random', kinds=('mask',), strength=0.5)
     """
-    rest, _, strength = name.partition("@")
     own = own or {}
+    below, _, above = name.rpartition("/")
+    if below:
+        under, method = parse(below, kind, own), parse(above, kind, own)
+        if under.augment(kind) is None or method.maker not in ("random", "learned"):
+            raise ValueError(f"Expected views by hand, a slash, and random or learned ones, but got {name!r}.")
+        return replace(method, name=name, under=under)
+    rest, _, strength = name.partition("@")
     if rest in own:
         if strength:
             raise ValueError(f"Expected no strength for {rest!r}, but got {name!r}.")
