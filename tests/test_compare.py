@@ -216,19 +216,20 @@ class TestCommand:
 SNIPPETS = ["none", "expert", "hard", "mixup", "learned:blend+additive", "learned:mask", "expert@0.5/learned"]
 
 
-class TestSnippets:
-    @pytest.fixture(scope="class")
-    def comparison(self):
-        x = np.random.default_rng(0).uniform(size=(64, 3, 16, 16)).astype(np.float32)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(study, "price", lambda *arguments: 0.01)
-            methods = SNIPPETS
-            return viewaug.compare(x, np.arange(64) % 2, methods=methods, seeds=1, trials=1, steps=2), x
+@pytest.fixture(scope="module")
+def shown():
+    """A comparison of images, of whose methods code is printed."""
+    x = np.random.default_rng(0).uniform(size=(64, 3, 16, 16)).astype(np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "price", lambda *arguments: 0.01)
+        return viewaug.compare(x, np.arange(64) % 2, methods=SNIPPETS, seeds=1, trials=1, steps=2), x
 
+
+class TestSnippets:
     @pytest.mark.parametrize("host", ["plain", "lightly", "lightning"])
     @pytest.mark.parametrize("method", SNIPPETS)
-    def test_runs(self, comparison, host, method, tmp_path, monkeypatch):
-        found, x = comparison
+    def test_runs(self, shown, host, method, tmp_path, monkeypatch):
+        found, x = shown
         np.savez(tmp_path / "mine.npz", x=x)
         monkeypatch.chdir(tmp_path)
         names: dict = {"__name__": "snippet"}
@@ -237,19 +238,19 @@ class TestSnippets:
         assert all(parameter.isfinite().all() for parameter in model.parameters())
         assert ("JointOptimizer" in names) == (host != "lightning" and "learned" in method)
 
-    def test_of_solo_learn_is_a_configuration(self, comparison):
+    def test_of_solo_learn_is_a_configuration(self, shown):
         from omegaconf import OmegaConf
 
-        node = OmegaConf.create(comparison[0].snippet("solo-learn", "learned:blend+additive"))
+        node = OmegaConf.create(shown[0].snippet("solo-learn", "learned:blend+additive"))
         viewmaker = SoloSettings.of(node).build()
         assert viewmaker.config["perturbation"] == [{"name": "mix", "edge": 0.5}, "additive"]
         assert viewmaker.units == "std"
 
-    def test_what_a_host_cannot_take(self, comparison):
+    def test_what_a_host_cannot_take(self, shown):
         with pytest.raises(ValueError, match="solo-learn"):
-            comparison[0].snippet("solo-learn", "none")
+            shown[0].snippet("solo-learn", "none")
         with pytest.raises(ValueError, match="`host`"):
-            comparison[0].snippet("keras")
+            shown[0].snippet("keras")
 
 
 class TestPython:

@@ -98,7 +98,7 @@ class _Parts:
                 name = method.expert(kind)
                 self.imports += [
                     f"from viewaug.comparison.expert import {name}",
-                    f"from viewaug.comparison.views import {Kind.__name__}",
+                    "from viewaug.comparison.views import Kind",
                 ]
                 short = kind._replace(mean=[*map(_rounded, kind.mean)], std=[*map(_rounded, kind.std)])
                 return f"kind = {short!r}\naugment = {name}(kind, {1.0 if strength is None else strength:g})\n"
