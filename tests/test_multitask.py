@@ -10,6 +10,7 @@ from viewaug.examples.multitask.pairs import Pairs
 from viewaug.examples.multitask_image import ImageExperiment
 
 from viewaug.comparison import training
+from viewaug.comparison.verdict import with_interval
 
 
 class Numbers(Pairs):
@@ -66,8 +67,8 @@ def test_bad_arguments(command, arguments, message, tmp_path, capsys):
 
 
 def test_intervals():
-    assert report.interval([5.0]) == "5.0"
-    assert report.interval([1.0, 3.0]) == "2.0 ± 12.7"  # 12.706 * sqrt(2) / sqrt(2)
+    assert with_interval([5.0]) == "5.0"
+    assert with_interval([1.0, 3.0]) == "2.0 ± 12.7"  # 12.706 * sqrt(2) / sqrt(2)
 
 
 def test_comparison_is_of_the_best_with_enough_seeds():

@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from viewaug.examples.multitask.report import interval
 from viewaug.examples.photo_digits import PhotoDigits, photo_digits
 
 import viewaug
@@ -30,6 +29,7 @@ from viewaug.comparison.encoders import residual
 from viewaug.comparison.grid import default_workers, held_out_tenth, run_grid, tick
 from viewaug.comparison.objectives import Objective, objective
 from viewaug.comparison.schedules import warmed_cosine
+from viewaug.comparison.verdict import with_interval
 from viewaug.metrics import LabelDestruction
 from viewaug.perturbations.spectral import dct
 from viewaug.probes import Probe, correct_probability
@@ -304,7 +304,7 @@ def report(cells: Sequence[Mapping[str, Any]], long: Sequence[Mapping[str, Any]]
 
 def _columns(cells: Sequence[Mapping[str, Any]], name: str) -> list[str]:
     rows = [cell["views"][name] for cell in cells]
-    found = interval([100 * strength(cell, name) for cell in cells])
+    found = with_interval([100 * strength(cell, name) for cell in cells])
     columns = [found + " %", f"{statistics.mean(row['loss'] for row in rows):.2f}"]
     columns.append(f"{statistics.mean(row['diversity'] for row in rows):.2f}")
     for task in TASKS:

@@ -1,6 +1,5 @@
 """The report of a grid of multi-task experiments: tables beside the paper's, figures, and departures from it."""
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from viewaug.examples.multitask.methods import parse
 from viewaug._files import replacing
 from viewaug._markdown import markdown_table
 from viewaug.comparison.grid import read_json
+from viewaug.comparison.verdict import with_interval
 
 FEATURES = {"accuracy": "", "prepool": ", map", "on_views": ", views in probe"}  # and what columns add to a task's name
 
@@ -63,10 +63,10 @@ def comparison(experiment: Experiment, cells: Sequence[Cell]) -> str:
             {
                 "data": group,
                 "learned": best[True][0]["method"],
-                "mean": interval(list(by_seed[True].values())),
+                "mean": with_interval(list(by_seed[True].values())),
                 "by hand": best[False][0]["method"],
-                "its mean": interval(list(by_seed[False].values())),
-                "difference by seed": interval(differences) if differences else "",
+                "its mean": with_interval(list(by_seed[False].values())),
+                "difference by seed": with_interval(differences) if differences else "",
                 "time, learned / by hand": f"{minutes(best[True]) / minutes(best[False]):.2f}",
             }
         )
@@ -87,30 +87,16 @@ def trials(experiment: Experiment, out: Path) -> str:
     return _table(rows, names=3)
 
 
-def interval(values: Sequence[float]) -> str:
-    """Return the mean and half a 95% interval by Student's t.
-
-    Examples:
-        >>> interval([1.0, 2.0, 3.0])
-        '2.0 ± 2.5'
-    """
-    mean = f"{statistics.mean(values):.1f}"
-    if len(values) < 2:
-        return mean
-    from scipy.stats import t
-
-    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{mean} ± {half:.1f}"
-
-
 def _columns(cells: Sequence[Cell], tasks: Mapping[str, str], features: Mapping[str, str]) -> dict[str, str]:
     """Return what a table says of runs that differ in their seeds, by the heads of its columns."""
     columns = {"seeds": str(len(cells))}
     for name, suffix in features.items():
         if name in cells[0]:
-            columns |= {title + suffix: interval([cell[name][task] for cell in cells]) for task, title in tasks.items()}
+            columns |= {
+                title + suffix: with_interval([cell[name][task] for cell in cells]) for task, title in tasks.items()
+            }
             if len(tasks) > 1:
-                columns["mean" + suffix] = interval(means(cells, name))
+                columns["mean" + suffix] = with_interval(means(cells, name))
     columns["loss"] = f"{statistics.mean(cell['loss'] for cell in cells):.2f}"
     budgets = [cell["budget"] for cell in cells if cell.get("budget") is not None]
     columns["budget"] = f"{statistics.mean(budgets):.3f}" if budgets else ""

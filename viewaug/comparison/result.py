@@ -15,7 +15,7 @@ from viewaug.comparison.grid import read_json
 from viewaug.comparison.plan import Plan
 from viewaug.comparison.proxies import PROXIES
 from viewaug.comparison.snippets import snippet
-from viewaug.comparison.verdict import Verdict, agree, interval, judge
+from viewaug.comparison.verdict import Verdict, agree, judge, with_interval
 from viewaug.comparison.views import REFERENCES, Method
 
 if TYPE_CHECKING:
@@ -133,14 +133,14 @@ class Comparison:
             if not runs:
                 continue
             row = [name, "" if runs[0]["strength"] is None else f"{runs[0]['strength']:g}"]
-            row += [_with_interval([run["test"][label] for run in runs]) for label in self.labels]
+            row += [with_interval([run["test"][label] for run in runs]) for label in self.labels]
             if len(self.labels) > 1:
-                row.append(_with_interval([statistics.mean(run["test"].values()) for run in runs]))
+                row.append(with_interval([statistics.mean(run["test"].values()) for run in runs]))
             if verdict and verdict.differences:
                 found = verdict.differences.get(name)
                 row.append("" if found is None else f"{found.mean:.1f} ({found.low:.1f} to {found.high:.1f})")
             if not self.labels:
-                row += [_with_interval([run["proxies"].get(name, math.nan) for run in runs], 2) for name in PROXIES]
+                row += [with_interval([run["proxies"].get(name, math.nan) for run in runs], 2) for name in PROXIES]
             rows.append(row)
         title = f"Encoder {encoder}:\n\n" if len(self.encoders) > 1 else ""
         return title + markdown_table(head, rows)
@@ -200,10 +200,3 @@ class Comparison:
 def _method(found: dict[str, Any]) -> Method:
     under = found["under"] and _method(found["under"])
     return Method(**found | {"kinds": tuple(found["kinds"]), "under": under})
-
-
-def _with_interval(values: list[float], digits: int = 1) -> str:
-    mean = statistics.mean(values)
-    if len(values) < 2:
-        return f"{mean:.{digits}f}"
-    return f"{mean:.{digits}f} ± {interval(values)[1] - mean:.{digits}f}"

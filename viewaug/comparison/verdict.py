@@ -61,6 +61,18 @@ def interval(values: Sequence[float], comparisons: int = 1) -> tuple[float, floa
     return mean - half, mean + half
 
 
+def with_interval(values: Sequence[float], digits: int = 1) -> str:
+    """Return the mean and half its 95 % interval, as text.
+
+    Examples:
+        >>> with_interval([1.0, 2.0, 3.0])
+        '2.0 ± 2.5'
+    """
+    mean = statistics.mean(values)
+    half = f" ± {interval(values)[1] - mean:.{digits}f}" if len(values) > 1 else ""
+    return f"{mean:.{digits}f}{half}"
+
+
 def judge(validation: Scores, test: Scores) -> Verdict:
     """Say which method to take: the best on validation, beside all that its test scores are not told apart from.
 
