@@ -204,8 +204,9 @@ def parse(name: str, kind: Kind, own: dict[str, str] | None = None) -> Method:
 
     Examples:
         >>> kind = Kind(3, (32, 32), (0.0, 1.0), [0.5] * 3, [0.2] * 3)
-        >>> parse("mask@0.5", kind)
-        Method(name='mask@0.5', maker='random', kinds=('mask',), strength=0.5)
+        >>> method = parse("mask@0.5", kind)
+        >>> method.maker, method.kinds, method.strength
+        ('random', ('mask',), 0.5)
     """
     own = own or {}
     below, _, above = name.rpartition("/")
