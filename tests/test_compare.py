@@ -1,5 +1,6 @@
 """``viewaug compare``: planted cases, the verdict, equal prices, resuming, the report, its code, and bad input."""
 
+import errno
 import json
 import math
 import subprocess
@@ -17,7 +18,7 @@ from viewaug.adapters.solo_learn import Settings as SoloSettings
 import viewaug
 from viewaug.cli import main
 from viewaug.comparison import arrays as arrays_module
-from viewaug.comparison import study
+from viewaug.comparison import grid, study
 from viewaug.comparison.arrays import TEST, TRAIN, VALIDATION, Arrays, read_arrays
 from viewaug.comparison.cells import Cell, Settings, kind_of, labelled, pretrain
 from viewaug.comparison.encoders import build_encoder
@@ -188,6 +189,26 @@ class TestCommand:
         assert code.read_text().rstrip() in (finished[0] / "out" / "report.md").read_text()
         done = subprocess.run([sys.executable, code], capture_output=True, text=True, cwd=finished[0])
         assert done.returncode == 0, done.stderr
+
+    def test_a_full_disk(self, tmp_path, capsys, monkeypatch):
+        """It loses the cell that was running, and nothing else."""
+        arguments = ["--data", write(tmp_path), "--out", tmp_path / "out", "--steps", 2, "--seeds", 3]
+        arguments += ["--methods", "none", "--trials", 1]
+
+        def full(file, content, whole=grid.write_json):
+            if file.name.endswith("-2.json"):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            whole(file, content)
+
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            patch.setattr(grid, "write_json", full)
+            run(*arguments)
+        assert "No space left" in capsys.readouterr().err
+        cells = {file: file.stat().st_mtime_ns for file in (tmp_path / "out" / "cells").glob("*.json")}
+        assert len(cells) == 2
+        run(*arguments)
+        assert "by 3 seeds" in capsys.readouterr().out
+        assert {file: file.stat().st_mtime_ns for file in cells} == cells
 
     def test_estimate(self, tmp_path, capsys):
         run(

@@ -83,7 +83,9 @@ def _report(comparison: Comparison, code: dict[str, str]) -> str:
     lines += ["## Prices", "", "```", plan.table(), "```", ""]
     if code:
         lines += [f"## {comparison.best} in your training", ""]
-        lines += ["`viewmaker.safetensors` holds the viewmaker, trained if it learns (`viewaug.load`).", ""]
+        if comparison.viewmaker is not None:
+            lines += ["`viewmaker.safetensors` holds its viewmaker, trained if it learns (`viewaug.load`)."]
+        lines += ["Those of all methods are in `viewmakers/`.", ""]
         for host, text in code.items():
             language = "yaml" if host == "solo-learn" else "python"
             lines += [f"{host}:", "", f"```{language}", text.rstrip(), "```", ""]
