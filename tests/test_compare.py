@@ -23,6 +23,7 @@ from viewaug.comparison.arrays import TEST, TRAIN, VALIDATION, Arrays, read_arra
 from viewaug.comparison.cells import Cell, Settings, kind_of, labelled, pretrain
 from viewaug.comparison.encoders import build_encoder
 from viewaug.comparison.expert import EXPERTS
+from viewaug.comparison.grid import write_json
 from viewaug.comparison.objectives import OBJECTIVES, ModifiedNTXent, objective
 from viewaug.comparison.plan import make_plan
 from viewaug.comparison.proxies import effective_rank, retrieval
@@ -200,12 +201,13 @@ class TestCommand:
                 raise OSError(errno.ENOSPC, "No space left on device")
             whole(file, content)
 
-        with monkeypatch.context() as patch, pytest.raises(SystemExit):
-            patch.setattr(grid, "write_json", full)
+        monkeypatch.setattr(grid, "write_json", full)
+        with pytest.raises(SystemExit):
             run(*arguments)
         assert "No space left" in capsys.readouterr().err
         cells = {file: file.stat().st_mtime_ns for file in (tmp_path / "out" / "cells").glob("*.json")}
         assert len(cells) == 2
+        monkeypatch.setattr(grid, "write_json", write_json)
         run(*arguments)
         assert "by 3 seeds" in capsys.readouterr().out
         assert {file: file.stat().st_mtime_ns for file in cells} == cells
