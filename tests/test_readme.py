@@ -13,6 +13,7 @@ from viewaug.examples.multitask_audio import AudioExperiment
 from viewaug.examples.multitask_image import ImageExperiment
 
 from viewaug.commands._report import tables
+from viewaug.comparison import Comparison
 from viewaug.perturbations import PERTURBATIONS
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +42,14 @@ def test_loop_trains_both_players():
 @pytest.mark.parametrize("file", sorted(RESULTS.glob("*.json")), ids=lambda file: file.stem)
 def test_tables_are_the_results_that_are_kept(file):
     assert former.table(json.loads(file.read_text())["cells"]) in README
+
+
+def test_table_of_the_demo_is_the_result_that_is_kept():
+    comparison = Comparison.read(RESULTS / "demo" / "results.json")
+    report = (RESULTS / "demo" / "report.md").read_text()
+    for text in (comparison.table, comparison.verdict):
+        assert text in report
+        assert text in README
 
 
 def test_lightly_example_adds_at_most_ten_lines():

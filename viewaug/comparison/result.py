@@ -198,5 +198,5 @@ class Comparison:
 
 
 def _method(found: dict[str, Any]) -> Method:
-    under = found["under"] and _method(found["under"])
+    under = found.get("under") and _method(found["under"])
     return Method(**found | {"kinds": tuple(found["kinds"]), "under": under})
