@@ -18,6 +18,7 @@ from viewaug._files import replacing
 from viewaug.commands import compare
 from viewaug.commands._arguments import positive
 
+MINUTES = "10"  # unless the user says
 METHODS = ("untrained", "none", "noise", "mask", "region", "mixup", "expert", "learned", "learned:blend+additive")
 
 
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options, rest = parser.parse_known_args(arguments)
     write_data(options.out, options.images, options.test_images)
     given = ["--data", str(options.out / "arrays"), "--out", str(options.out), "--methods", *options.methods]
-    compare.main([*given, *rest])
+    compare.main([*given, "--minutes", MINUTES, *rest])
 
 
 def write_data(out: Path, train_images: int, test_images: int) -> None:

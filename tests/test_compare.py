@@ -111,7 +111,6 @@ class TestPlanted:
         x = np.random.default_rng(0).standard_normal((N, 2, 32))
         comparison = self.compare(x, ["none", "noise", "mask"])
         assert "not told apart" in comparison.verdict
-        assert comparison.verdict.startswith("No choice")
 
 
 @pytest.fixture(scope="module")

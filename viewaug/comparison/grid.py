@@ -4,6 +4,7 @@ import json
 import math
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -111,10 +112,18 @@ def _run_all(
     tasks: Mapping[str, Task], workers: int, ticks: int | None, title: str | None, until: Mapping[str, float]
 ) -> None:
     global _advance
-    with tqdm(total=len(tasks) * (ticks or 1), unit="epoch" if ticks else "cell", desc=title) as bar:
+    total = len(tasks)
+    in_a_log = not sys.stderr.isatty()  # a line of each cell instead of a bar
+    with tqdm(total=total * (ticks or 1), unit="epoch" if ticks else "cell", desc=title, disable=in_a_log) as bar:
+
+        def finished(name: str, count: int) -> None:
+            if in_a_log:
+                print(f"{title or 'cells'} {count}/{total}: {name}", file=sys.stderr, flush=True)
+
         if workers == 1:
             _advance = bar.update if ticks else _nothing
             # Those that another process is running come last.
+            ran = 0
             for patient in (False, True):
                 left = {}
                 for name, task in tasks.items():
@@ -122,6 +131,8 @@ def _run_all(
                         continue
                     if _run(*task, patient=patient):
                         bar.update(0 if ticks else 1)
+                        ran += 1
+                        finished(name, ran)
                     else:
                         left[name] = task
                 tasks = left
@@ -140,7 +151,9 @@ def _run_all(
                         running.pop(future)
                     for future in done - set(late):
                         name = running.pop(future)
-                        if not future.result():
+                        if future.result():
+                            finished(name, total - len(running))
+                        else:
                             running[pool.submit(_run, *tasks[name], patient=True)] = name
                     bar.update((count.value if ticks else len(tasks) - len(running)) - bar.n)
             except BaseException:

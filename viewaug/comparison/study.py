@@ -190,7 +190,7 @@ class _Study:
             for name in self.methods
             if name not in known["prices"].get(encoder, {})
         ]
-        for encoder, name in tqdm(missing, desc="prices", unit="kind", disable=not missing):
+        for encoder, name in tqdm(missing, desc="prices", unit="kind", disable=None if missing else True):
             found = price(self.methods[name], encoder, self.arrays, self.settings, self.device)
             known["prices"].setdefault(encoder, {})[name] = found
         if "overhead" not in known:
