@@ -1,7 +1,7 @@
 """RandBits: how shared random bits suppress digits, and whether views lift that (Chen, Luo & Li, NeurIPS 2021, sec. 5).
 
-Beside each image of a digit stand channels of random bits, the same in both views: an easy feature that tells images
-apart as well as the digit does. The more bits, the less of the digit an encoder learns.
+Beside each image of a digit stand channels of random bits, an easy feature that tells images apart as well as the digit
+does. The more bits, the less of the digit an encoder learns. For each number of bits this is a call of viewaug.compare.
 
 python -m viewaug.examples.random_bits [--data mnist.npz] [--out DIR]
 """
@@ -9,40 +9,28 @@ python -m viewaug.examples.random_bits [--data mnist.npz] [--out DIR]
 import argparse
 import functools
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import kornia.augmentation as K
+import numpy as np
 import torch
 from torch import Tensor, nn
 from viewaug.examples.mnist import read_mnist
 
-import viewaug
 from viewaug._files import replacing
 from viewaug._markdown import markdown_table
 from viewaug.commands._arguments import positive
-from viewaug.comparison.grid import default_workers, run_grid, write_json
-from viewaug.comparison.handmade import noise_views
-from viewaug.comparison.objectives import objective
+from viewaug.comparison import Comparison, compare
+from viewaug.comparison.encoders import Pool
+from viewaug.comparison.grid import write_json
 
-METHODS = ("untrained", "none", "noise", "handmade", "learned", "handmade+noise", "handmade+learned")
+OWN = {"handmade": "viewaug.examples.random_bits:crop"}
+METHODS = ("untrained", "none", "noise", "handmade", "learned", "handmade/noise", "handmade/learned")
 BITS = (0, 4, 8, 12, 16)
 TRAIN, TEST = 10_000, 5000  # of MNIST
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a result depends on, the cell aside."""
-
-    data: str = "digits"
-    steps: int = 400
-    batch: int = 256
-    budget: float = 0.1
-    temperature: float = 0.1
-    lr: float = 1e-3
-    viewmaker_lr: float = 3e-3
+ENCODER = "viewaug.examples.random_bits:encoder"
 
 
 def with_bits(images: Tensor, bits: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -57,72 +45,39 @@ def encoder(channels: int, width: int = 16) -> nn.Sequential:
     for k, stride in ((1, 1), (2, 2), (4, 2)):
         layers += [nn.Conv2d(channels, k * width, 3, stride, 1, bias=False), nn.BatchNorm2d(k * width), nn.ReLU()]
         channels = k * width
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(*layers, Pool())
 
 
-def views_of(
-    method: str, settings: Settings, channels: int, size: int
-) -> tuple[Callable[[Tensor], list[Tensor]], viewaug.Viewmaker | None]:
-    """Return what makes two views of a batch, and the viewmaker if they are learned."""
-    parts = method.split("+")
-    viewmaker = viewaug.Viewmaker(channels, budget=settings.budget) if "learned" in parts else None
-    augmentation = viewaug.AdversarialAugmentation(viewmaker) if viewmaker is not None else None
-    # As there, the bits are not augmented by hand: a crop of a constant channel is the same again.
-    crop = K.RandomResizedCrop((size, size), scale=(0.4, 1.0))
-
-    def make(x: Tensor) -> list[Tensor]:
-        pair = [torch.cat([crop(x[:, :1]), x[:, 1:]], 1) if "handmade" in parts else x for _ in range(2)]
-        if "noise" in parts:
-            return [noise_views(v, settings.budget) for v in pair]
-        if augmentation is not None:
-            return list(augmentation(torch.cat(pair)).chunk(2))
-        return pair
-
-    return make, viewmaker
+def crop(x: Tensor) -> Tensor:
+    """Crop the digit; the bits are not augmented, as there: a crop of a constant channel is the same again."""
+    crops = K.RandomResizedCrop(tuple(x.shape[2:]), scale=(0.4, 1.0))
+    return torch.cat([crops(x[:, :1]), x[:, 1:]], 1)
 
 
-def run_cell(method: str, bits: int, seed: int, settings: Settings) -> dict[str, Any]:
-    """Pretrain with SimCLR, and probe the frozen features for the digit and for the bits."""
-    from sklearn.linear_model import LogisticRegression, RidgeClassifier
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+def write_data(folder: Path, source: str, bits: int) -> None:
+    """Write the arrays of one number of bits, which each image has of its own."""
+    (train, labels), (test, test_labels) = digits(source)
+    x, values = with_bits(torch.cat([train, test]), bits, torch.Generator().manual_seed(0))
+    arrays = {"x": x, "digit": torch.cat([labels, test_labels]), "split": torch.arange(len(x)) >= len(train)}
+    arrays |= {"value_range": torch.tensor([0.0, 1.0])}
+    arrays |= {f"bit{k:02}": value for k, value in enumerate(values.unbind(1))}
+    for name, array in arrays.items():
+        with replacing(folder / f"{name}.npy") as temporary:
+            np.save(temporary, array.numpy())
 
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    (images, labels), test = digits(settings.data)
-    backbone = encoder(1 + bits)
-    model = objective("simclr", backbone, 64, settings.temperature)
-    make, viewmaker = views_of(method, settings, 1 + bits, images.shape[-1])
-    optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), lr=settings.lr)
-    if viewmaker is not None:
-        optimizer = viewaug.JointOptimizer(optimizer, viewmaker.parameters(), lr=settings.viewmaker_lr)
-    loss = torch.tensor(torch.nan)
-    for _ in range(settings.steps if method != "untrained" else 0):
-        index = torch.randint(len(images), (settings.batch,), generator=generator)
-        x, _ = with_bits(images[index], bits, generator)
-        loss = model(*make(x))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
 
-    backbone.eval()
-    sets = []
-    for part, label in ((images, labels), test):
-        x, values = with_bits(part, bits, generator)
-        with torch.no_grad():
-            features = torch.cat([backbone(chunk) for chunk in x.split(1000)]).numpy()
-        sets.append((features, label.numpy(), values.numpy()))
-    (f_train, y_train, b_train), (f_test, y_test, b_test) = sets
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(f_train, y_train)
-    cell: dict[str, Any] = {"method": method, "bits": bits, "seed": seed}
-    if method != "untrained":
-        cell["loss"] = loss.item()
-    cell["digit"] = 100 * float(probe.score(f_test, y_test))
-    if bits:
-        linear = make_pipeline(StandardScaler(), RidgeClassifier())
-        found = [(linear.fit(f_train, b_train[:, k]).score(f_test, b_test[:, k])) for k in range(bits)]
-        cell["bit"] = 100 * statistics.mean(found)
-    return cell
+def cells_of(comparison: Comparison, bits: int) -> list[dict[str, Any]]:
+    """Return what a table needs of each run."""
+    cells = []
+    for name in comparison.methods:
+        for run in comparison.runs(ENCODER, name):
+            cell = {"method": name, "bits": bits, "seed": run["seed"], "digit": run["test"]["digit"]}
+            if run["loss"] is not None:
+                cell["loss"] = run["loss"]
+            if bits:
+                cell["bit"] = statistics.mean(value for label, value in run["test"].items() if label != "digit")
+            cells.append(cell)
+    return cells
 
 
 @functools.cache
@@ -185,38 +140,44 @@ def draw(cells: Sequence[dict[str, Any]], file: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing, and print the tables."""
-    defaults = Settings()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=defaults.data, help="an .npz of MNIST; default: scikit-learn's digits")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--data", default="digits", help="an .npz of MNIST; default: scikit-learn's digits")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=METHODS,
+        help="of viewaug compare, and handmade, crops of the digit; a strength may follow, as in noise@0.1",
+    )
     parser.add_argument("--bits", nargs="+", type=int, choices=range(65), metavar="N", default=BITS)
     parser.add_argument("--seeds", type=positive(int), default=3, help="number of seeds, 0 to N-1")
-    parser.add_argument("--steps", type=positive(int), default=defaults.steps, help="of pretraining")
-    parser.add_argument(
-        "--budget", type=positive(float), default=defaults.budget, help="mean absolute change of a value"
-    )
-    parser.add_argument("--temperature", type=positive(float), default=defaults.temperature)
-    parser.add_argument("--workers", type=positive(int), default=default_workers(), help="processes")
+    parser.add_argument("--trials", type=positive(int), default=1, help="strengths to try (default 1: as they are)")
+    parser.add_argument("--steps", type=positive(int), default=400, help="of pretraining with the cheapest views")
+    parser.add_argument("--workers", type=positive(int), default=1, help="processes")
     parser.add_argument("--out", type=Path, default=Path("random_bits"), help="folder for the results")
     options = parser.parse_args(arguments)
+    found: list[dict[str, Any]] = []
     try:
-        digits(options.data)
-    except (FileNotFoundError, ValueError) as error:
-        parser.error(f"argument --data: {error}")
-    settings = Settings(options.data, options.steps, budget=options.budget, temperature=options.temperature)
-    cells = {
-        f"{method}-{bits}-{seed}": (method, bits, seed, settings)
-        for method in dict.fromkeys(options.methods)
-        for bits in sorted(set(options.bits))
-        for seed in range(options.seeds)
-    }
-    # Where a file lies does not matter to the results.
-    kept = asdict(settings) | {"data": Path(options.data).name}
-    try:
-        found = list(run_grid(run_cell, cells, options.out, kept, workers=options.workers).values())
-    except FileExistsError as error:
-        parser.error(f"argument --out: {error}")
-    write_json(options.out / "results.json", {"settings": kept, "cells": found})
+        for bits in sorted(set(options.bits)):
+            folder = options.out / f"{bits}-bits"
+            write_data(folder / "arrays", options.data, bits)
+            comparison = compare(
+                folder / "arrays",
+                methods=options.methods,
+                own=OWN,
+                encoders=[ENCODER],
+                batch=256,
+                seeds=options.seeds,
+                trials=options.trials,
+                steps=options.steps,
+                workers=options.workers,
+                out=folder,
+            )
+            found += cells_of(comparison, bits)
+    except (FileExistsError, FileNotFoundError, ValueError) as error:
+        parser.error(str(error))
+    found.sort(key=lambda cell: list(options.methods).index(cell["method"]))
+    settings = {"data": Path(options.data).name, "steps": options.steps, "batch": 256}
+    write_json(options.out / "results.json", {"settings": settings, "cells": found})
     draw(found, options.out / "digit.png")
     print(f"\nProbe accuracy on the digit, %\n\n{table(found)}\n\non the bits, %\n\n{table(found, 'bit')}\n")
     print(options.out / "results.json", options.out / "digit.png", sep="\n")
