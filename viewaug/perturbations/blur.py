@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from viewaug.perturbations.base import Needs, Perturbation, Raw
-from viewaug.perturbations.spectral import dct, idct
+from viewaug.perturbations.spectral import scale_spectrum
 
 
 class Blur(Perturbation):
@@ -40,11 +40,8 @@ class Blur(Perturbation):
 
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
         dims = x.ndim - 2
-        coefficients = dct(x, dims)
-        gain = x.new_ones(1)
         for axis, sigma in enumerate((self.strength * self.sigma * raw.numbers.tanh()).unbind(1)):
             side = x.shape[2 + axis]
             omega = math.pi / side * torch.arange(side, dtype=x.dtype, device=x.device)
-            of_axis = (-0.5 * (sigma[:, None] * omega).square()).exp()
-            gain = gain * of_axis.reshape(len(x), 1, *(side if i == axis else 1 for i in range(dims)))
-        return idct(coefficients * gain, dims)
+            x = scale_spectrum(x, (-0.5 * (sigma[:, None] * omega).square()).exp(), axis - dims)
+        return x

@@ -98,6 +98,29 @@ def idct(coefficients: Tensor, dims: int, norm: Norm = "ortho") -> Tensor:
     return x
 
 
+def scale_spectrum(x: Tensor, gain: Tensor, dim: int) -> Tensor:
+    """Multiply the coefficients of a DCT along one dimension by a gain of each sample.
+
+    Of short dimensions that is one product with a symmetric matrix of each sample.
+
+    Args:
+        x: ``(B, C, *spatial)``.
+        gain: ``(B, side)``.
+        dim: -1 for the last dimension, down to -3.
+
+    Examples:
+        >>> scale_spectrum(torch.tensor([[[1.0, 2.0, 3.0]]]), torch.tensor([[1.0, 0.0, 0.0]]), -1)
+        tensor([[[2.0000, 2.0000, 2.0000]]])
+    """
+    side, dims = x.shape[dim], x.ndim - 2
+    if side >= _FFT_FROM:
+        shaped = gain.view(len(x), *(side if axis == x.ndim + dim else 1 for axis in range(1, x.ndim)))
+        return fast_idct(fast_dct(x, dim) * shaped, dim)
+    matrix = _dct_matrix(side, x)
+    kernel = (matrix.mT * gain[:, None]) @ matrix
+    return _multiply(kernel[(slice(None), *(None,) * (1 if dim == -3 else dims - 1))], x, dim)
+
+
 def _dct_matrix(n: int, like: Tensor) -> Tensor:
     """The orthonormal DCT-II matrix, frequency x time."""
     k = torch.arange(n, dtype=torch.float64, device="cpu")
