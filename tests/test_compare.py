@@ -324,6 +324,18 @@ class TestPython:
         assert (found.arrays.part[places] == TRAIN).all()
         assert len(found.arrays.labels["rhythm"][places].unique()) == 3
 
+    def test_unknown_labels(self):
+        """Where a label is -1 it is as if there were no sample, but for pretraining."""
+        x, labels = small()
+        rhythm = np.where(np.arange(96) % 2, -1, labels["rhythm"])
+        methods = ["none", "supervised"]
+        found = viewaug.compare(x, {"rhythm": rhythm}, methods=methods, seeds=1, trials=1, steps=3)
+        assert "`rhythm` is known of 48 inputs." in found.notes
+        for cell in found.cells:
+            known = int((found.arrays.labels["rhythm"][found.arrays.part == TEST] >= 0).sum())
+            assert cell["test"]["rhythm"] * known / 100 == pytest.approx(round(cell["test"]["rhythm"] * known / 100))
+        assert (found.arrays.labels["rhythm"][labelled(found.arrays, None)] >= 0).all()
+
     @pytest.mark.parametrize("name", OBJECTIVES)
     def test_objectives(self, name):
         x, labels = small()
@@ -402,7 +414,11 @@ BAD = {
     "to hold numbers": {"x": X.astype(str)},
     "`rhythm` to have the shape": {"rhythm": np.arange(93) % 3},
     "`rhythm` to have two classes": {"rhythm": np.zeros(96, int)},
-    "`rhythm` to hold integers from 0": {"rhythm": np.arange(96) % 3 - 1},
+    "`rhythm` to hold integers from 0": {"rhythm": np.arange(96) % 3 - 2},
+    "known values of `rhythm`": {
+        "rhythm": np.where(np.arange(96) < 60, np.arange(96) % 3, -1),
+        "split": np.arange(96) > 70,
+    },
     "class of `rhythm` in the training": {"rhythm": np.arange(96) // 64, "split": np.arange(96) // 64},
     "finite, but sample 3": {"x": np.where(np.arange(96)[:, None, None] == 3, np.nan, X)},
     "channel 1 is constant": {"x": np.where(np.arange(3)[:, None] == 1, 5.0, X)},

@@ -1,7 +1,8 @@
 """Which views do my data need? Pretrain a small encoder with each kind of views, and probe every label.
 
-The data are an .npz file, or a folder of .npy files: x (N, C, *spatial); one or more integer labels by any name; and if
-you like split ("train", "validation", "test", or 0 and 1), group (subjects or recordings, kept apart), value_range.
+The data are an .npz file, or a folder of .npy files: x (N, C, *spatial); one or more labels by any name, integers from
+0, or -1 for unknown; and if you like split ("train", "validation", "test", or 0 and 1), group (subjects or recordings,
+kept apart) and value_range.
 Everything ends in the folder --out: report.md first. Killed and started again, it goes on where it was.
 """
 

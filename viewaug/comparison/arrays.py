@@ -14,6 +14,7 @@ from torch import Tensor
 from viewaug._files import sha256
 
 TRAIN, VALIDATION, TEST = range(3)
+UNKNOWN = -1  # of a label
 ROLES = ("x", "split", "group", "value_range")
 _SPLITS = {
     **dict.fromkeys(("train", "0", "False"), TRAIN),
@@ -29,7 +30,7 @@ class Arrays:
 
     Attributes:
         x: the inputs, ``(N, C, *spatial)``; an array, or a part of a file that looks like one.
-        labels: ``(N,)`` for each label's name, numbered from 0.
+        labels: ``(N,)`` for each label's name, numbered from 0, -1 where it is unknown.
         part: ``(N,)``, to which part each belongs.
         value_range: of the inputs, or None.
         mean: of each channel in training.
@@ -60,7 +61,7 @@ class Arrays:
 
         Args:
             x: the inputs, ``(N, C, *spatial)``, with one to three spatial dimensions.
-            labels: ``(N,)`` integers from 0 for each label's name.
+            labels: ``(N,)`` integers from 0 for each label's name, -1 where it is unknown.
             split: ``(N,)``, for each input ``"train"``, ``"validation"`` or ``"test"``, or 0 for training and 1 for
                 the test.
             group: ``(N,)``, a subject or a recording, of which no part has what another one has.
@@ -88,9 +89,11 @@ class Arrays:
             inner = _drawn(len(train), mine, None if groups is None else groups[train], test=False)
             part[train] = np.where(inner == TEST, VALIDATION, TRAIN)
         for name, label in found.items():
-            absent = np.setdiff1d(label, label[part == TRAIN])
+            absent = np.setdiff1d(label[label != UNKNOWN], label[part == TRAIN])
             if len(absent):
                 raise ValueError(f"Expected every class of `{name}` in the training part, but it has none of {absent}.")
+            if any((label[part == number] == UNKNOWN).all() for number in (VALIDATION, TEST)):
+                raise ValueError(f"Expected known values of `{name}` in the validation and the test part.")
         low, high, mean, std = _statistics(x, part == TRAIN)
         notes = [*notes]
         if value_range is None and x.dtype == np.uint8:
@@ -108,6 +111,9 @@ class Arrays:
                     f"Expected `x` within `value_range`, {value_range[0]:g} to {value_range[1]:g}, "
                     f"but it is from {low:g} to {high:g}."
                 )
+        for name, label in found.items():
+            if (label == UNKNOWN).any():
+                notes.append(f"`{name}` is known of {int((label != UNKNOWN).sum())} inputs.")
         parts = torch.from_numpy(part)
         tensors = {name: torch.from_numpy(label) for name, label in found.items()}
         return cls(x, tensors, parts, value_range, mean, std, tuple(notes))
@@ -254,12 +260,15 @@ def _label(name: str, values: Any, count: int) -> Any:
     array = _column(name, values, count)
     if array.dtype.kind not in "iub":
         raise ValueError(f"Expected `{name}` to hold integers, but got {array.dtype}.")
-    if array.dtype.kind == "i" and array.min() < 0:
-        raise ValueError(f"Expected `{name}` to hold integers from 0, but got {array.min()}.")
-    classes, numbers = np.unique(array, return_inverse=True)
+    if array.dtype.kind == "i" and array.min() < UNKNOWN:
+        raise ValueError(f"Expected `{name}` to hold integers from 0, or -1 for unknown, but got {array.min()}.")
+    known = array.astype(np.int64) > UNKNOWN
+    classes, numbers = np.unique(array[known], return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"Expected `{name}` to have two classes or more, but got only {classes}.")
-    return numbers.astype(np.int64)
+    label = np.full(count, UNKNOWN)
+    label[known] = numbers
+    return label
 
 
 def _given(split: Any, count: int) -> Any:

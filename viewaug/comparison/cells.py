@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from viewaug import save
-from viewaug.comparison.arrays import TEST, TRAIN, VALIDATION, Arrays, read_arrays
+from viewaug.comparison.arrays import TEST, TRAIN, UNKNOWN, VALIDATION, Arrays, read_arrays
 from viewaug.comparison.encoders import build_encoder
 from viewaug.comparison.objectives import Objective, Supervised, objective
 from viewaug.comparison.proxies import alignment, effective_rank, retrieval, uniformity
@@ -84,9 +84,7 @@ def run_cell(
         save(trained.views.viewmaker.cpu(), out / "viewmakers" / f"{cell.name}.safetensors")
     scores, fitted = probe(encoder, arrays, settings, (VALIDATION, TEST), device)
     if probes and fitted is not None and cell.final and cell.seed == 0:
-        heads = dict(zip(fitted.tasks, fitted.heads, strict=True))
-        whole = Probe(encoder, heads)  # type: ignore[arg-type]
-        save_probe(whole, out / "probes" / f"{cell.name}.pt2", arrays.take(arrays.where(TEST)[:2]))
+        save_probe(fitted, out / "probes" / f"{cell.name}.pt2", arrays.take(arrays.where(TEST)[:2]))
     viewmaker = trained.views.viewmaker
     return {
         "method": cell.method.name,
@@ -200,22 +198,26 @@ def probe(
     if not arrays.labels:
         return {part: {} for part in parts}, None
     places = labelled(arrays, settings.labelled if count is None else min(count, settings.labelled or count))
-    with threadpool_limits(1):  # each worker has a core
-        known = features(encoder, arrays, places, device)
-        fitted = Probe.fit(nn.Identity(), known, {task: label[places] for task, label in arrays.labels.items()})
-    found = {}
-    for part in parts:
-        where = arrays.where(part)
-        accuracy = fitted.accuracy(
-            features(encoder, arrays, where, device), {task: label[where] for task, label in arrays.labels.items()}
-        )
-        found[part] = {task: 100 * share for task, share in accuracy.items()}
-    return found, fitted
+    z = features(encoder, arrays, places, device)
+    scored = {part: features(encoder, arrays, arrays.where(part), device) for part in parts}
+    found: dict[int, dict[str, float]] = {part: {} for part in parts}
+    heads = {}
+    for task, label in arrays.labels.items():
+        known = label[places] != UNKNOWN
+        with threadpool_limits(1):  # each worker has a core
+            fitted = Probe.fit(nn.Identity(), z[known], {task: label[places][known]})
+        heads[task] = fitted.heads[0]
+        for part in parts:
+            truth = label[arrays.where(part)]
+            known = truth != UNKNOWN
+            found[part][task] = 100 * fitted.accuracy(scored[part][known], {task: truth[known]})[task]
+    return found, Probe(encoder, heads)  # type: ignore[arg-type]
 
 
 def labelled(arrays: Arrays, count: int | None) -> Tensor:
     """Return the places of so many training samples, among them two of each class, as far as there are as many."""
     places = arrays.where(TRAIN)
+    places = places[torch.stack([label[places] != UNKNOWN for label in arrays.labels.values()]).any(0)]
     order = places[torch.randperm(len(places), generator=torch.Generator().manual_seed(0))]
     if count is None or count >= len(order):
         return order

@@ -98,21 +98,21 @@ class Supervised(Objective):
     Args:
         backbone: the encoder.
         features: number of its features.
-        labels: ``(N,)`` for each label's name, from 0, of all samples of the data.
+        labels: ``(N,)`` for each label's name, from 0 or -1 for unknown, of all samples of the data.
     """
 
     labels: Tensor
 
     def __init__(self, backbone: nn.Module, features: int, labels: Mapping[str, Tensor]) -> None:
         layers = nn.ModuleList(nn.Linear(features, int(label.max()) + 1) for label in labels.values())
-        super().__init__(backbone, layers, nn.CrossEntropyLoss())
+        super().__init__(backbone, layers, nn.CrossEntropyLoss(ignore_index=-1, reduction="sum"))
         self.layers = layers
         self.register_buffer("labels", torch.stack(list(labels.values())))
 
     def forward(self, x0: Tensor, x1: Tensor, index: Tensor | None = None) -> Tensor:
-        z = self.backbone(x0)
-        losses = [self.criterion(head(z), label[index]) for head, label in zip(self.layers, self.labels, strict=True)]
-        return torch.stack(losses).sum()
+        z, truth = self.backbone(x0), self.labels[:, index]
+        losses = [self.criterion(head(z), label) for head, label in zip(self.layers, truth, strict=True)]
+        return (torch.stack(losses) / (truth >= 0).sum(1).clamp(min=1)).sum()
 
 
 class SimSiam(Objective):

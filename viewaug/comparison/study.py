@@ -80,8 +80,8 @@ def compare(
         x: the inputs, ``(N, C, *spatial)`` with one to three spatial dimensions: an array, also one that stays on the
             disk; a tensor; a path as ``viewaug compare --data`` takes it; or, for data that do not fit into memory, a
             DataLoader or a data set of pairs of an input, and its label or a dictionary of them.
-        labels: ``(N,)`` integers from 0 for each label's name, or of a single label; of a path their names. None for
-            none, or to take those of the file or the data set.
+        labels: ``(N,)`` integers from 0, or -1 for unknown, for each label's name, or of a single label; of a path
+            their names. None for none, or to take those of the file or the data set.
         methods: what to compare, as of :func:`viewaug.comparison.views.parse`; None for what fits the data.
         own: paths of functions from a batch to views of it, ``"module:function"``, by the name of the method.
         split: ``(N,)``, ``"train"``, ``"validation"`` or ``"test"``, or 0 for training and 1 for the test.
