@@ -110,7 +110,8 @@ def agree(verdicts: Mapping[str, Verdict]) -> str:
     if not common:
         return f"No views are among the best with both encoders, {names}: the verdict is an encoder's, not the data's."
     ordered = [name for verdict in verdicts.values() for name in (verdict.best, *verdict.equals) if name in common]
-    return f"Among the best with both encoders, {names}: {_list(list(dict.fromkeys(filter(None, ordered))))}."
+    taken = _list(list(dict.fromkeys(filter(None, ordered))))
+    return f"Not told apart from the best with both encoders, {names}: {taken}."
 
 
 def _sentence(verdict: Verdict, score: float, seeds: int) -> str:
