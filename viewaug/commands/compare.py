@@ -75,15 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             import torch
 
             from viewaug.comparison import compare
-            from viewaug.comparison.arrays import read_arrays
-            from viewaug.comparison.cells import kind_of
             from viewaug.comparison.report import write_report
-            from viewaug.comparison.views import default_methods
         except ImportError as error:
             raise ImportError(f"{error}; pip install 'viewaug[compare]'") from error
         torch.empty(0, device=options.device)
-        if methods is None and own:
-            methods = [*default_methods(kind_of(read_arrays(options.data))), *own]
         comparison = compare(
             options.data,
             options.labels,

@@ -287,7 +287,7 @@ def _given(split: Any, count: int) -> Any:
 
 
 def _drawn(count: int, labels: Mapping[str, Any], groups: Any, *, test: bool = True) -> Any:
-    """Hold out a fifth of samples, evenly by the first label, or of groups; of the rest a fifth for validation."""
+    """Hold out a fifth of samples, evenly by the first label, or of groups, and a fifth for validation."""
     rng = np.random.default_rng(0)
     if groups is None:
         order = rng.permutation(count)

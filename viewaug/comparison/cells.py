@@ -171,8 +171,7 @@ def encoder_for(name: str, arrays: Arrays) -> tuple[nn.Module, int]:
 def features(encoder: nn.Module, arrays: Arrays, places: Tensor, device: str, batch: int = 256) -> Tensor:
     """Return the features of some inputs, ``(N, F)``, on the CPU; of a network that diverged, which know nothing, 0."""
     encoder.eval()
-    found = [encoder(arrays.take(part).to(device)).float().cpu() for part in places.split(batch)]
-    return torch.cat(found).nan_to_num(0.0, 0.0, 0.0)
+    return torch.cat([_encode(encoder, arrays.take(part), device) for part in places.split(batch)])
 
 
 def probe(

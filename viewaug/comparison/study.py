@@ -1,5 +1,6 @@
 """Compare kinds of views on anyone's arrays."""
 
+import functools
 import math
 import os
 import statistics
@@ -82,7 +83,7 @@ def compare(
             DataLoader or a data set of pairs of an input, and its label or a dictionary of them.
         labels: ``(N,)`` integers from 0, or -1 for unknown, for each label's name, or of a single label; of a path
             their names. None for none, or to take those of the file or the data set.
-        methods: what to compare, as of :func:`viewaug.comparison.views.parse`; None for what fits the data.
+        methods: what to compare, as of :func:`viewaug.comparison.views.parse`; None for what fits the data, and `own`.
         own: paths of functions from a batch to views of it, ``"module:function"``, by the name of the method.
         split: ``(N,)``, ``"train"``, ``"validation"`` or ``"test"``, or 0 for training and 1 for the test.
         group: ``(N,)``, subjects or recordings, none of which lies in two parts.
@@ -124,8 +125,9 @@ def compare(
     data, arrays, name = _data(x, labels, split=split, group=group, value_range=value_range)
     settings = Settings(objective=objective, batch=_batch(batch, arrays), labelled=labelled)
     kind = kind_of(arrays)
-    named = list(dict.fromkeys(methods or default_methods(kind)))
-    parsed = {method: parse(method, kind, dict(own or {})) for method in named}
+    own = dict(own or {})
+    named = list(dict.fromkeys(methods or [*default_methods(kind), *own]))
+    parsed = {method: parse(method, kind, own) for method in named}
     if not arrays.labels and "supervised" in (method.maker for method in parsed.values()):
         raise ValueError("Expected labels for the method supervised, but there are none.")
     for encoder in encoders:
@@ -275,7 +277,7 @@ class _Study:
     def _strengths(self, method: Method) -> tuple[float, ...]:
         return method.strengths(kind_of(self.arrays), contrastive=self._contrastive)
 
-    @property
+    @functools.cached_property
     def _contrastive(self) -> bool:
         loss = build_objective(self.settings.objective, torch.nn.Identity(), 8, samples=len(self.arrays))
         return loss.unrelated(2) is not None

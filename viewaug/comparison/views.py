@@ -149,7 +149,7 @@ class Method:
 
     def viewmaker(self, kind: Kind, strength: float | None = None) -> Viewmaker:
         """Build the viewmaker, of a budget or a strength."""
-        named = [FAMILIES.get(name, name) for name in self.kinds]
+        named = family(self.kinds)
         viewmaker = Viewmaker(
             kind.channels,
             dims=kind.dims,
