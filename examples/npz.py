@@ -1,10 +1,12 @@
-"""Read .npz files, and say which one is missing or broken."""
+"""Read .npz files, and say which one is missing or broken; write folders of .npy files, for ``viewaug compare``."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+
+from viewaug._files import replacing
 
 T = TypeVar("T")
 
@@ -28,3 +30,10 @@ def read_npz(path: str | Path, reader: Callable[[Mapping[str, np.ndarray]], T], 
             return reader(file)
     except Exception as error:  # broken files make their readers raise all sorts
         raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def write_arrays(folder: Path, arrays: Mapping[str, Any]) -> None:
+    """Write arrays or tensors as files of a folder, each whole or not at all."""
+    for name, array in arrays.items():
+        with replacing(folder / f"{name}.npy") as temporary:
+            np.save(temporary, np.asarray(array))

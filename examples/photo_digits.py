@@ -19,6 +19,7 @@ SIZE = 32  # of an image
 CELL = 64  # of a photograph's cells; every fourth one is for testing
 HEIGHT = 256  # of a photograph
 DIGIT = 16  # of a pasted digit
+CENTRE = ((SIZE - DIGIT) // 2, (SIZE - DIGIT) // 2)  # where its corner is
 SKIMAGE = (
     "astronaut.png",
     "chelsea.png",
@@ -40,8 +41,17 @@ class PhotoDigits(NamedTuple):
     mask: Tensor  # (N, 1, 32, 32), opacity of the digit
 
 
-def photo_digits(n: int, *, train: bool, seed: int = 0) -> PhotoDigits:
+def photo_digits(
+    n: int, *, train: bool, seed: int = 0, corner: tuple[int, int] = CENTRE, opacity: float = 1.0
+) -> PhotoDigits:
     """Make `n` images. Image i is a function of the seed, `train` and i alone.
+
+    Args:
+        n: how many.
+        train: which parts of photographs, and which digits.
+        seed: of what is drawn.
+        corner: of the digit, top and left.
+        opacity: of the digit.
 
     Examples:
         >>> data = photo_digits(5, train=False)
@@ -54,9 +64,9 @@ def photo_digits(n: int, *, train: bool, seed: int = 0) -> PhotoDigits:
         rng = np.random.default_rng([seed, int(train), i])
         background, k = crop(rng, train)
         j = int(rng.integers(len(digits)))
-        y, x = (SIZE - DIGIT) // 2, (SIZE - DIGIT) // 2
+        y, x = corner
         mask = torch.zeros(1, SIZE, SIZE)
-        mask[:, y : y + DIGIT, x : x + DIGIT] = digits[j]
+        mask[:, y : y + DIGIT, x : x + DIGIT] = opacity * digits[j]
         images.append(background + mask * (1 - background))  # a white digit
         masks.append(mask)
         photo_labels.append(k)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import kornia.augmentation as K
-import numpy as np
 import torch
 from torch import Tensor, nn
 from viewaug.examples.mnist import read_mnist
+from viewaug.examples.npz import write_arrays
 
 from viewaug._files import replacing
 from viewaug._markdown import markdown_table
@@ -61,9 +61,7 @@ def write_data(folder: Path, source: str, bits: int) -> None:
     arrays = {"x": x, "digit": torch.cat([labels, test_labels]), "split": torch.arange(len(x)) >= len(train)}
     arrays |= {"value_range": torch.tensor([0.0, 1.0])}
     arrays |= {f"bit{k:02}": value for k, value in enumerate(values.unbind(1))}
-    for name, array in arrays.items():
-        with replacing(folder / f"{name}.npy") as temporary:
-            np.save(temporary, array.numpy())
+    write_arrays(folder, arrays)
 
 
 def cells_of(comparison: Comparison, bits: int) -> list[dict[str, Any]]:

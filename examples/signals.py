@@ -1,13 +1,12 @@
-"""SimCLR with learned views of other signals: readings of a wearable, images of 13 bands, volumes.
+"""SimCLR with learned views of other signals: images of 13 bands, and volumes.
 
 The module is the same; `channels` and `dims` say what it is for. The data are made up: each of four classes has its own
-rhythm, spectrum or size.
+spectrum or size. Real series are in viewaug.examples.multitask_sensors.
 
 python -m viewaug.examples.signals [--signal volume]
 """
 
 import argparse
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,14 +18,6 @@ from viewaug import AdversarialAugmentation, JointOptimizer, Viewmaker
 from viewaug.probes import Probe
 
 CLASSES = 4
-
-
-def series(label: Tensor) -> Tensor:
-    """Return standardised readings of 9 sensors, 101 in a row; the class is in the rhythm."""
-    time = torch.arange(101) / 101
-    phase = 2 * math.pi * torch.rand(len(label), 9, 1)
-    wave = torch.sin(2 * math.pi * (3 + 2 * label[:, None, None]) * time + phase)
-    return (wave + 0.5 * torch.randn_like(wave)) / wave.std()
 
 
 def bands(label: Tensor) -> Tensor:
@@ -48,7 +39,6 @@ def volumes(label: Tensor) -> Tensor:
 
 # What makes them, and the viewmaker's options.
 SIGNALS: dict[str, tuple[Callable[[Tensor], Tensor], dict[str, Any]]] = {
-    "series": (series, {"channels": 9, "dims": 1, "value_range": None}),
     "bands": (bands, {"channels": 13, "dims": 2}),
     "volume": (volumes, {"channels": 1, "dims": 3}),
 }
@@ -57,7 +47,7 @@ SIGNALS: dict[str, tuple[Callable[[Tensor], Tensor], dict[str, Any]]] = {
 def main(arguments: Sequence[str] | None = None) -> float:
     """Pretrain, probe, and return the test accuracy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--signal", choices=SIGNALS, default="series")
+    parser.add_argument("--signal", choices=SIGNALS, default="bands")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
@@ -65,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> float:
     make, kind = SIGNALS[options.signal]
 
     augmentation = AdversarialAugmentation(Viewmaker(**kind, budget=0.05))
-    convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[kind["dims"] - 1]
+    convolution = nn.Conv2d if kind["dims"] == 2 else nn.Conv3d
     encoder = nn.Sequential(
         convolution(kind["channels"], 16, 3, stride=2),
         nn.ReLU(),

@@ -61,7 +61,7 @@ def test_viewmaker_learns(kind):
     assert sum(losses[-5:]) > sum(losses[:5])
 
 
-@pytest.mark.parametrize(("kind", "accuracy"), [("series", 0.35), ("bands", 0.9), ("volume", 0.8)])
+@pytest.mark.parametrize(("kind", "accuracy"), [("bands", 0.9), ("volume", 0.8)])
 def test_example(kind, accuracy, capsys):
     assert example.main(["--signal", kind, "--steps", "60"]) > accuracy
     assert f"{kind}: " in capsys.readouterr().out

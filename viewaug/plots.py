@@ -71,22 +71,39 @@ def view_grid(
         name = f"change{numbered[1] or ''}" if numbered else "change"
         rows += [(label, view, False), (f"{name} x{amplify:g}", amplify * (view - x), True)]
 
-    image = x.ndim == 4 and x.shape[1] in (1, 3) and value_range is not None
-    wide = 1.0 if image else 2.0
+    wide = 1.0 if _is_image(x[0], value_range) else 2.0
     figure = Figure(figsize=(0.9 + wide * len(x), len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), len(x), squeeze=False)
     for (label, batch, change), line in zip(rows, axes, strict=True):
-        for signal, source, ax in zip(_ready(batch), _ready(x), line, strict=True):
-            if image:
-                _draw_image(ax, signal, change, value_range)
-            elif x.ndim == 3:
-                _draw_curves(ax, signal, source)
-            else:
-                _draw_map(ax, signal, change, source)
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_visible(False)
+        for signal, source, ax in zip(batch, x, line, strict=True):
+            draw_signal(ax, signal, source, value_range, change=change)
         line[0].set_ylabel(label.replace("+", "+\n"), fontsize=8 if len(label) < 12 else 6)
     return figure
+
+
+def draw_signal(ax: Any, signal: Tensor, source: Tensor, value_range: ValueRange, *, change: bool = False) -> None:
+    """Draw one signal on axes, as :func:`view_grid` does.
+
+    Args:
+        ax: Matplotlib's axes.
+        signal: ``(C, *spatial)``.
+        source: the input that it is a view of, whose scale it has.
+        value_range: as in :func:`view_grid`.
+        change: whether it is a difference.
+    """
+    signal, source = _ready(signal), _ready(source)
+    if _is_image(signal, value_range):
+        _draw_image(ax, signal, change, value_range)
+    elif signal.ndim == 2:
+        _draw_curves(ax, signal, source)
+    else:
+        _draw_map(ax, signal, change, source)
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+
+
+def _is_image(signal: Tensor, value_range: ValueRange) -> bool:
+    return signal.ndim == 3 and signal.shape[0] in (1, 3) and value_range is not None
 
 
 def probability_histograms(

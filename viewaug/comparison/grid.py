@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,7 @@ def _run_all(
                 for name, task in tasks.items():
                     if time.monotonic() >= until[name]:
                         continue
+                    bar.set_postfix_str(name)
                     if _run(*task, patient=patient):
                         bar.update(0 if ticks else 1)
                         ran += 1
@@ -155,6 +157,7 @@ def _run_all(
                             finished(name, total - len(running))
                         else:
                             running[pool.submit(_run, *tasks[name], patient=True)] = name
+                    bar.set_postfix_str("; ".join(islice(running.values(), workers)), refresh=False)
                     bar.update((count.value if ticks else len(tasks) - len(running)) - bar.n)
             except BaseException:
                 for future in running:  # not by shutdown, which the end of the block may overtake
