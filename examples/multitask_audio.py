@@ -5,6 +5,7 @@ the views of several methods; linear probes on frozen features tell how much the
 file: a killed run goes on where it was, and several processes can share a folder.
 
 python -m viewaug.examples.multitask_audio --preset cpu --speech fsdd/recordings --noise ESC-50 --out DIR
+python -m viewaug.examples.multitask_audio --preset paper --speech AudioMNIST --noise noises --out DIR
 python -m viewaug.examples.multitask_audio report --out DIR
 """
 
@@ -130,8 +131,9 @@ class AudioExperiment(Experiment):
         return PRESETS
 
     def check(self, settings: AudioSettings) -> None:
-        """Read the test split."""
-        self.data("both", Method(), settings, 0, train=False)
+        """Read both splits."""
+        for train in (True, False):
+            self.data("both", Method(), settings, 0, train=train)
 
     def data(self, group: str, method: Method, settings: AudioSettings, seed: int, *, train: bool) -> Mixed:
         """Return mixtures."""
@@ -230,8 +232,8 @@ class Call(nn.Module):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing, and report; or report only."""
     sources = {
-        "speech": "synthetic, speechcommands (downloaded), or FSDD, an .npz file or its folder of recordings",
-        "noise": "synthetic, an .npz file of ESC-10, or the folder of ESC-50",
+        "speech": "synthetic, speechcommands (downloaded), FSDD, as .npz or a folder, or the folder of AudioMNIST",
+        "noise": "synthetic, an .npz file of ESC-10, ESC-50's folder, or one with a folder or a file for each kind",
     }
     command.main(AudioExperiment(), str(__doc__), sources, arguments)
 

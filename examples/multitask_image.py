@@ -19,7 +19,7 @@ from viewaug.examples.multitask import command
 from viewaug.examples.multitask.backgrounds import SIZE, Images, backgrounds
 from viewaug.examples.multitask.experiment import Experiment, Settings
 from viewaug.examples.multitask.methods import Method
-from viewaug.examples.multitask.overlays import Overlaid
+from viewaug.examples.multitask.overlays import Overlaid, digit_images
 
 import viewaug
 from viewaug.comparison.encoders import build_encoder
@@ -113,8 +113,9 @@ class ImageExperiment(Experiment):
         return PRESETS
 
     def check(self, settings: ImageSettings) -> None:
-        """Read an image."""
+        """Read an image, and the digits."""
         backgrounds(settings.data, train=True, count=1)
+        digit_images(settings.digits, train=True)
 
     def data(self, group: str, method: Method, settings: ImageSettings, seed: int, *, train: bool) -> Overlaid:
         """Return images with overlays."""

@@ -9,6 +9,7 @@ python -m viewaug.examples.multitask_sensors report --out DIR
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,21 +33,22 @@ PRESETS = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the arrays, and compare views of them; or report only."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    only_report = list(arguments[:1]) == ["report"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", nargs="?", choices=("run", "report"), default="run", help="report: print the table")
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--data", help="folder of PAMAP2, or smartwatch; default what the preset needs")
     parser.add_argument("--out", type=Path, required=True, help="folder for data and results")
-    options, rest = parser.parse_known_args(arguments)
+    options, rest = parser.parse_known_args(arguments[only_report:])
     try:
-        if options.action == "report":
+        if only_report:
             found = Comparison.read(options.out / "results.json")
             print(f"{found.table}\n\n{found.verdict}")
             return
         source = options.data or ("smartwatch" if options.preset != "paper" else "PAMAP2_Dataset")
         write_arrays(options.out / "arrays", smartwatch() if source == "smartwatch" else pamap2(source))
     except (ImportError, OSError, ValueError) as error:
-        parser.error(f"argument {'--out' if options.action == 'report' else '--data'}: {error}")
+        parser.error(f"argument {'--out' if only_report else '--data'}: {error}")
     given = ["--data", str(options.out / "arrays"), "--out", str(options.out), *PRESETS[options.preset].split()]
     compare.main([*given, *rest])
 

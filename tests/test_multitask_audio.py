@@ -13,7 +13,7 @@ from torch import nn
 from viewaug.examples import multitask_audio
 from viewaug.examples.multitask import speech as speech_module
 from viewaug.examples.multitask import synthesis
-from viewaug.examples.multitask.engine import probe
+from viewaug.examples.multitask.engine import nearest, probe
 from viewaug.examples.multitask.methods import parse
 from viewaug.examples.multitask.mixtures import MIXTURES, Mixed
 from viewaug.examples.multitask.noises import Noises, noises
@@ -209,6 +209,71 @@ def test_esc10(tmp_path):
         assert all(torch.equal(a, b) for a, b in zip(packed.clips, files.clips, strict=True))
 
 
+def test_audio_mnist(tmp_path):
+    """Its layout, at its own rate; no speaker of the test is in training."""
+    for speaker in (1, 26, 60, 7):
+        (tmp_path / "data" / f"{speaker:02}").mkdir(parents=True)
+        for digit in (3, 8):
+            file = tmp_path / "data" / f"{speaker:02}" / f"{digit}_{speaker:02}_0.wav"
+            soundfile.write(file, clips(1, 4800, speaker)[0].clamp(-3, 3).numpy() / 4, 48_000)
+    (tmp_path / "data" / "audioMNIST_meta.txt").write_text("{}")
+    train, test = (speech(str(tmp_path), train=train, sample_rate=RATE) for train in (True, False))
+    assert train.labels["digit"].tolist() == test.labels["digit"].tolist() == [3, 8, 3, 8]
+    assert set(train.labels) == {"digit"}  # a speaker is in one split only
+    assert all(len(clip) == 800 for clip in train.clips)
+    assert not any(torch.equal(a, b) for a in train.clips for b in test.clips)
+    for speaker in ("26", "60"):
+        (tmp_path / "data" / speaker).rename(tmp_path / speaker)
+    with pytest.raises(FileNotFoundError, match="for the test"):
+        speech(str(tmp_path), train=False, sample_rate=RATE)
+
+
+def test_folders_of_noise(tmp_path):
+    """A class for each folder, or for each file, as the paper's three; what is tested on is not trained on."""
+    waveforms = clips(9, 1000, 3)
+    for i, clip in enumerate(waveforms):
+        for file in (
+            tmp_path / "folders" / ("rain" if i < 6 else "wind") / f"{i}.flac",
+            tmp_path / "files" / f"{i}.wav",
+        ):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(file, clip.clamp(-3, 3).numpy() / 4, RATE)
+    (tmp_path / "folders" / "rain" / "._0.flac").write_text("no")
+    (tmp_path / "folders" / "empty").mkdir()
+    train, test = (noises(str(tmp_path / "folders"), train=train, sample_rate=RATE) for train in (True, False))
+    assert train.label.tolist() == [0, 0, 0, 0, 1, 1]
+    assert test.label.tolist() == [0, 0, 1]
+    assert not any(torch.equal(a, b) for a in train.clips for b in test.clips)
+    train, test = (noises(str(tmp_path / "files"), train=train, sample_rate=RATE) for train in (True, False))
+    assert train.label.tolist() == test.label.tolist() == list(range(9))
+    for i, (before, after) in enumerate(zip(train.clips, test.clips, strict=True)):
+        assert len(after) == pytest.approx((1000 + 10 * i) / 5, abs=1)
+        torch.testing.assert_close(torch.cat([before, after]), waveforms[i].clamp(-3, 3) / 4, atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match=r"200 samples, those of .*0\.wav"):
+        Mixed(Speech(clips(2, 300), {}), test, "noise", length=500, train=False)
+    soundfile.write(tmp_path / "0.wav", waveforms[0].numpy() / 9, RATE)
+    (tmp_path / "folders").rename(tmp_path / "files" / "folders")  # one class
+    with pytest.raises(FileNotFoundError, match=r"two kinds of noise or more in .*, but found 1"):
+        noises(str(tmp_path), train=True, sample_rate=RATE)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--speech", "nowhere"], "nowhere"),
+        (["--noise", "nowhere"], "nowhere"),
+        (["--noise", "broken.npz"], r"broken.npz cannot be read"),
+    ],
+)
+def test_sources_are_read_before_training(options, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.npz").write_bytes(b"no")
+    with pytest.raises(SystemExit):
+        multitask_audio.main(["--preset", "quick", *options, "--out", str(tmp_path / "out")])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("reader", [speech, noises])
 def test_bad_sources(reader, tmp_path):
     options = {"train": True, "sample_rate": RATE}
@@ -282,6 +347,39 @@ def test_labels_that_do_not_count():
     encoder = nn.Linear(2, 2, bias=False)
     nn.init.eye_(encoder.weight)
     assert probe(encoder, Whole(), test, ("digit", "noise"))[1] == {"digit": 100.0}
+
+
+def test_neighbours(tmp_path):
+    """Beside probes while training; the flags of the paper's preset, too."""
+    options = ["--methods", "none", "--mixtures", "both", "--neighbours", "5", "--epochs", "2", "--curve", "1"]
+    options += ["--prepool", "50", "--views-in-probe", "--workers", "1", "--out", str(tmp_path)]
+    multitask_audio.main(["--preset", "quick", *options])
+    cell = json.loads((tmp_path / "cells" / "both-none-0.json").read_text())["cell"]
+    assert set(cell["prepool"]) == set(cell["on_views"]) == {"digit", "speaker", "noise"}
+    first, last = cell["curve"]
+    assert {f"{task} by neighbours" for task in cell["accuracy"]} < set(first)
+    assert 0 < first["noise by neighbours"] <= 100
+    assert "noise" not in last  # whose probes are the cell's
+
+
+def test_nearest():
+    """A neighbour of every test input is of its class where labels count, and of another elsewhere."""
+    x = torch.eye(2).repeat(20, 1)
+    train = {"views": [x], "digit": torch.arange(40) % 2}
+    test = {"views": [x], "digit": torch.where(torch.arange(40) < 20, torch.arange(40) % 2, -1)}
+
+    class Whole:
+        def __len__(self):
+            return 40
+
+        def __getitems__(self, indices):
+            return train
+
+    encoder = nn.Linear(2, 2, bias=False)
+    nn.init.eye_(encoder.weight)
+    assert nearest(encoder, Whole(), test, ["digit"], 3) == {"digit by neighbours": 100.0}
+    test["digit"] = 1 - test["digit"].clamp(0)
+    assert nearest(encoder, Whole(), test, ["digit"], 3)["digit by neighbours"] < 50
 
 
 def test_quick_preset_and_report(tmp_path, capsys):

@@ -155,6 +155,14 @@ def test_backgrounds(tmp_path):
     assert len(found.label.unique()) > 5
 
 
+def test_broken_digits_are_found_before_training(tmp_path, capsys):
+    (tmp_path / "mnist.npz").write_bytes(b"no")
+    with pytest.raises(SystemExit):
+        multitask_image.main([*QUICK, "--digits", str(tmp_path / "mnist.npz"), "--out", str(tmp_path / "out")])
+    assert "mnist.npz cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_bad_backgrounds(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         backgrounds(str(tmp_path / "nowhere"), train=True, count=1)

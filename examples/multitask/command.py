@@ -108,6 +108,14 @@ def _parser(
     parser.add_argument("--budget", type=positive(float))
     parser.add_argument("--difficulty", type=positive(float), help="have a controller adapt the budget, to hold this")
     parser.add_argument("--temperature", type=positive(float))
+    parser.add_argument("--curve", type=positive(int), metavar="EPOCHS", help="between two probes while training")
+    parser.add_argument("--neighbours", type=positive(int), metavar="K", help="beside those, classify by K neighbours")
+    parser.add_argument(
+        "--prepool", type=positive(int), metavar="N", help="probe features before pooling, too, of N inputs"
+    )
+    parser.add_argument(
+        "--views-in-probe", action="store_true", default=None, help="probe views of training inputs, too"
+    )
     parser.add_argument(
         "--validation",
         action="store_true",
@@ -129,7 +137,9 @@ def _settings(
     given = {name: getattr(options, name) for name in ("epochs", "batch", "budget", "difficulty", "temperature")}
     training = replace(settings.training, **{name: value for name, value in given.items() if value is not None})
     places = {name: getattr(options, name) for name in sources if getattr(options, name)}
-    settings = replace(settings, training=training, validation=options.validation, **places)
+    wanted = {name: getattr(options, name) for name in ("curve", "neighbours", "prepool", "views_in_probe")}
+    wanted = {name: value for name, value in wanted.items() if value is not None}
+    settings = replace(settings, training=training, validation=options.validation, **places, **wanted)
     try:
         for method in options.methods:
             parse(method, experiment.methods)

@@ -67,7 +67,14 @@ def run_cell(
     module = module.to(memory_format=torch.channels_last)
     tasks = tuple(experiment.tasks)
     test_batch = _first(test)
-    log = Log(lambda: probe(module.encoder, train, test_batch, tasks, count=2000)[1], settings.curve, tick)
+
+    def look() -> dict[str, float]:
+        found = probe(module.encoder, train, test_batch, tasks, count=2000)[1]
+        if settings.neighbours:
+            found |= nearest(module.encoder, train, test_batch, list(found), settings.neighbours)
+        return found
+
+    log = Log(look, settings.curve, tick)
     label = cell_name(group, name, seed)
     fit(
         module,
@@ -140,6 +147,39 @@ def probe(
         found = fitted.accuracy(test["views"][0][counts].to(device), {task: test[task][counts]}, batch=250)
         accuracy[task] = 100 * found[task]
     return fitted, accuracy
+
+
+@torch.no_grad()
+def nearest(
+    encoder: nn.Module, train: Any, test: Mapping[str, Any], tasks: Sequence[str], neighbours: int, count: int = 2000
+) -> dict[str, float]:
+    """Classify test inputs by their neighbours in training, as lightly monitors pretraining; return accuracies in %.
+
+    Args:
+        encoder: returns features.
+        train: where neighbours are.
+        test: a batch to classify; labels of -1 do not count.
+        tasks: the names of labels.
+        neighbours: how many.
+        count: how many training inputs to use.
+    """
+    from lightly.utils.benchmarking.knn import knn_predict
+
+    batch, device = _first(train, count), next(encoder.parameters()).device
+    encoder.eval()
+    bank, features = (
+        nn.functional.normalize(torch.cat([encoder(part.to(device)).float() for part in x.split(250)]), dim=1)
+        for x in (batch["views"][0], test["views"][0])
+    )
+    found = {}
+    for task in tasks:
+        known, counts = batch[task] >= 0, test[task] >= 0
+        labels = batch[task][known].to(device)
+        k = min(neighbours, len(labels))
+        guess = knn_predict(features[counts], bank[known].T, labels, int(labels.max()) + 1, knn_k=k)[:, 0]
+        right = (guess.cpu() == test[task][counts]).float().mean()
+        found[f"{task} by neighbours"] = 100 * right.item()
+    return found
 
 
 def _views(augment: Any, viewmaker: viewaug.Viewmaker | None) -> Callable[[Tensor], Tensor]:

@@ -18,6 +18,7 @@ class Settings:
     """What a result depends on, the cell aside; an experiment adds its own."""
 
     curve: int = 2  # epochs between two probes while training
+    neighbours: int = 0  # of a nearest-neighbour classifier beside those; 0 for none
     prepool: int = 0  # training inputs of probes of features before they are pooled; 0 for no such probes
     views_in_probe: bool = False  # probe training inputs as views, too, as the paper does
     validation: bool = False  # probes score every tenth training input, held out, instead of the test split

@@ -63,9 +63,13 @@ class Mixed(Pairs):
     ) -> None:
         if mixture not in MIXTURES:
             raise ValueError(f"Expected `mixture` to be one of {', '.join(MIXTURES)}, but got {mixture!r}.")
-        shortest = min(map(len, noises.clips))
-        if not 0 < length <= shortest:
-            raise ValueError(f"Expected `length` from 1 to {shortest} samples, that of the noise, but got {length}.")
+        shortest = min(range(len(noises.clips)), key=lambda i: len(noises.clips[i]))
+        most, name = len(noises.clips[shortest]), (*noises.names, *[""] * len(noises.clips))[shortest]
+        if not 0 < length <= most:
+            which = f" of {name}" if name else ""
+            raise ValueError(
+                f"Expected `length` from 1 to {most} samples, those{which} that there are, but got {length}."
+            )
         super().__init__(train=train, seed=seed, redraw=redraw, shared=shared_noise_probability)
         self.speech, self.noises, self.mixture = speech, noises, mixture
         self.length, self.repeats = length, repeats

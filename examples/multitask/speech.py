@@ -1,4 +1,4 @@
-"""Labelled utterances to put noise under: FSDD, Speech Commands, or synthetic voices that come with a package."""
+"""Labelled utterances to put noise under: AudioMNIST, FSDD, Speech Commands, or a package's synthetic voices."""
 
 import re
 from collections.abc import Mapping
@@ -15,6 +15,8 @@ from viewaug.examples.npz import read_npz
 
 TRAINING_VOICES = 8  # of the synthetic ones; the others are for testing on digits
 CACHE = Path.home() / ".cache" / "viewaug"
+# Of AudioMNIST, its first split (Becker et al. 2018), which the paper has, too; the other 48 are for training.
+UNSEEN_SPEAKERS = (5, 13, 18, 22, 26, 32, 33, 42, 45, 51, 52, 60)
 
 
 class Speech(NamedTuple):
@@ -32,13 +34,14 @@ class Speech(NamedTuple):
 
 
 def speech(source: str, *, train: bool, sample_rate: int) -> Speech:
-    """Read utterances with the labels ``digit`` and, but for Speech Commands, ``speaker``.
+    """Read utterances with the label ``digit`` and, where the test has speakers of the training, ``speaker``.
 
     Args:
         source: ``"synthetic"``, eSpeak NG's voices, of which the test on digits hears others than the training;
             ``"speechcommands"``, the digits of torchaudio's, downloaded to ``~/.cache/viewaug``; an .npz file of FSDD
-            (``audio``, ``offsets``, ``digit``, ``speaker``, ``index``, ``sample_rate``); or a folder of its recordings,
-            such as ``7_jackson_32.wav``. The first five takes of FSDD are its test split.
+            (``audio``, ``offsets``, ``digit``, ``speaker``, ``index``, ``sample_rate``); a folder of its recordings,
+            such as ``7_jackson_32.wav``, of which the first five takes are for testing; or that of AudioMNIST, with a
+            folder for each speaker, such as ``26/7_26_3.wav``, of which :data:`UNSEEN_SPEAKERS` are.
         train: which split.
         sample_rate: to resample to, in Hz.
 
@@ -52,8 +55,10 @@ def speech(source: str, *, train: bool, sample_rate: int) -> Speech:
         return _speech_commands(train, sample_rate)
     path = Path(source)
     if path.is_dir():
-        return _recordings(path, train, sample_rate)
-    return read_npz(path, lambda file: _fsdd(file, train, sample_rate), "synthetic, speechcommands or a path of FSDD")
+        path = path / "data" if (path / "data").is_dir() else path
+        return _audio_mnist(path, train, sample_rate) or _recordings(path, train, sample_rate)
+    expected = "synthetic, speechcommands or a path of FSDD or AudioMNIST"
+    return read_npz(path, lambda file: _fsdd(file, train, sample_rate), expected)
 
 
 def _synthetic(train: bool, sample_rate: int) -> Speech:
@@ -78,11 +83,26 @@ def _fsdd(file: Mapping[str, np.ndarray], train: bool, sample_rate: int) -> Spee
     return Speech(clips, labels)
 
 
+def _audio_mnist(folder: Path, train: bool, sample_rate: int) -> Speech | None:
+    named = [(file, re.fullmatch(r"(\d)_(\d\d)_\d+", file.stem)) for file in sorted(folder.glob("[0-9][0-9]/*.wav"))]
+    found = [(file, int(name[1])) for file, name in named if name and (int(name[2]) in UNSEEN_SPEAKERS) != train]
+    if not named:
+        return None
+    if not found:
+        speakers = "speakers for training" if train else f"one of the speakers {UNSEEN_SPEAKERS} for the test"
+        raise FileNotFoundError(f"Expected recordings of AudioMNIST by {speakers} in {folder}, but found none.")
+    clips = [read_waveform(file, sample_rate)[0] for file, _ in found]
+    return Speech(clips, {"digit": torch.tensor([digit for _, digit in found])})
+
+
 def _recordings(folder: Path, train: bool, sample_rate: int) -> Speech:
     named = [(file, re.fullmatch(r"(\d)_(\w+)_(\d+)", file.stem)) for file in sorted(folder.glob("*.wav"))]
     found = [(file, name) for file, name in named if name]
     if not found:
-        raise FileNotFoundError(f"Expected recordings of FSDD, such as 7_jackson_32.wav, in {folder}, but found none.")
+        raise FileNotFoundError(
+            f"Expected recordings of FSDD, such as 7_jackson_32.wav, or of AudioMNIST, such as 26/7_26_3.wav, "
+            f"but found none in {folder}."
+        )
     speakers = sorted({name[2] for _, name in found})
     chosen = [(file, name) for file, name in found if (int(name[3]) >= 5) == train]
     labels = {
