@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from viewaug import AdversarialAugmentation, Viewmaker, distortion, reverse_gradient
+from viewaug import AdversarialAugmentation, JointOptimizer, Viewmaker, distortion, reverse_gradient
+from viewaug.adversary import per_sample
 
 BUDGET = 0.05
 
@@ -230,18 +231,36 @@ class TestViews:
         augmentation.viewmaker.register_forward_hook(lambda module, args, view: seen.append(len(view)))
         views = augmentation.views(x, n)
         assert isinstance(views, list)
-        assert seen == [3 * n, 3 * n]  # one batch through the transform, one through the viewmaker
+        assert seen == [3] * n + [3 * n]  # each copy through the transform, one batch through the viewmaker
         assert [view.shape for view in views] == [x.shape] * n
         assert len({tuple(view.flatten().tolist()) for view in [x, *views]}) == n + 1
         for view in views:
             torch.testing.assert_close(distortion(x, view), torch.full((3,), BUDGET))
 
     def test_transform_runs_before_each_view(self):
-        # What the transform draws must differ between the views of one image as well.
-        augmentation = augment(transform=lambda x: x + 0.1 * torch.arange(len(x)).reshape(-1, 1, 1, 1))
+        """Also one that draws once a call, as torchvision's do."""
+        calls = []
+        augmentation = augment(transform=lambda x: calls.append(1) or x + 0.1 * len(calls))
         one, two = augmentation.views(torch.full((2, 1, 8, 8), 0.3))
         means = torch.cat([one, two]).mean((1, 2, 3))
-        torch.testing.assert_close(means, torch.tensor([0.3, 0.4, 0.5, 0.6]), rtol=0, atol=BUDGET + 1e-6)
+        torch.testing.assert_close(means, torch.tensor([0.4, 0.4, 0.5, 0.5]), rtol=0, atol=BUDGET + 1e-6)
+
+    def test_torchvision_draws_for_each_view_or_sample(self):
+        transforms = pytest.importorskip("torchvision.transforms.v2")
+        crop = transforms.RandomResizedCrop(8, scale=(0.1, 0.5))
+        ramp = torch.linspace(0, 1, 256).reshape(1, 1, 16, 16).expand(4, 1, 16, 16)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            one, two = augment(transform=crop).views(ramp)
+            assert (one - two).abs().mean() > 0.05
+            each, _ = augment(transform=per_sample(crop)).views(ramp)
+        spread = [view.mean((1, 2, 3)).std() for view in (one, each)]
+        assert spread[0] < 0.02 < spread[1]
+
+    def test_batches_are_joined_after_a_transform_that_resizes(self):
+        sizes = iter((6, 8, 8))
+        augmentation = augment(transform=lambda x: x[..., : (side := next(sizes)), :side])
+        assert [len(view[0, 0]) for view in augmentation.perturb_each([images(2)] * 3)] == [6, 8, 8]
 
     def test_empty_batch(self):
         assert [view.shape for view in augment().views(images(0))] == [(0, 1, 8, 8)] * 2
@@ -250,6 +269,124 @@ class TestViews:
     def test_too_few(self, n):
         with pytest.raises(ValueError, match=f"`n`.*got {n}"):
             augment().views(images(), n)
+
+
+class TestNoGradMode:
+    """A host that augments under no_grad trains a viewmaker on every path, normalisation included."""
+
+    @pytest.mark.parametrize("path", ["call", "views", "each"])
+    def test_learns(self, path):
+        augmentation = augment(mean=[0.5], std=[0.2])
+        with torch.no_grad():
+            if path == "call":
+                views = [augmentation(images())]
+            elif path == "views":
+                views = augmentation.views(images())
+            else:
+                views = [augmentation.normalise(view) for view in augmentation.perturb_each([images(), images()])]
+        sum(view.square().sum() for view in views).backward()
+        assert all(p.grad.abs().sum() > 0 for p in augmentation.viewmaker.parameters())
+
+    def test_eval_leaves_no_graph(self):
+        augmentation = augment(mean=[0.5], std=[0.2]).eval()
+        with torch.no_grad():
+            assert not augmentation(images().requires_grad_()).requires_grad
+
+
+class TestWatch:
+    """A viewmaker that is meant to learn and does not says so, once."""
+
+    @staticmethod
+    def train(augmentation, optimizer=None, steps=250, lost=False):
+        for _ in range(steps):
+            view = augmentation(images(2))
+            loss = (view.detach() if lost else view).square().mean()
+            if loss.requires_grad:
+                loss.backward()
+            if optimizer is not None:
+                optimizer.step()
+                optimizer.zero_grad()
+
+    @pytest.mark.parametrize("how", ["detached", "thawed"])
+    def test_no_gradient(self, how):
+        augmentation = augment()
+        if how == "thawed":  # by a host that wanted to train its head alone
+            augmentation.viewmaker.requires_grad_(False)
+        with pytest.warns(UserWarning, match="no gradient in 100 training calls") as warned:
+            self.train(augmentation, lost=how == "detached")
+        assert len(warned) == 1
+
+    def test_hardly_moved(self):
+        augmentation = augment()
+        with pytest.warns(UserWarning, match="moved by .* in 100 gradients.*JointOptimizer") as warned:
+            self.train(augmentation, torch.optim.SGD(augmentation.parameters(), lr=1e-6))
+        assert len(warned) == 1
+
+    def test_never_stepped(self):
+        with pytest.warns(UserWarning, match="moved by 0.0e.00 in 1000 gradients"):
+            self.train(augment(), steps=1000)
+
+    @pytest.mark.parametrize("kind", ["adam", "random", "frozen", "eval", "few"])
+    @pytest.mark.filterwarnings("error")
+    def test_nothing_to_say(self, kind):
+        augmentation = augment()
+        if kind == "random":
+            augmentation = AdversarialAugmentation(Viewmaker(1, budget=BUDGET, generator="random"))
+        if kind == "frozen":
+            augmentation.freeze()
+        if kind == "eval":
+            augmentation.eval()
+        optimizer = torch.optim.Adam(augmentation.parameters(), 1e-3) if kind == "adam" else None
+        self.train(augmentation, optimizer, steps=90 if kind == "few" else 120, lost=kind not in ("adam", "random"))
+
+
+class TestFrozen:
+    def test_hosts_that_thaw_it_do_not_train_it(self):
+        augmentation = augment().freeze()
+        augmentation.requires_grad_(True)
+        make_encoder()(augmentation(images())).square().sum().backward()
+        assert all(p.grad is None for p in augmentation.parameters())
+
+    def test_momentum_does_not_go_on(self):
+        augmentation, encoder = augment(), make_encoder()
+        base = torch.optim.SGD(encoder.parameters(), lr=0.1)
+        optimizer = JointOptimizer(base, augmentation.parameters(), lr=1e-3)
+        for step in range(20):
+            if step == 5:
+                augmentation.freeze()
+                before = [p.clone() for p in augmentation.parameters()]
+            encoder(augmentation(images())).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=False)
+        assert_equal(augmentation.parameters(), before)
+
+
+class TestPrecision:
+    def test_integers_are_refused_where_they_would_be_normalised(self):
+        x = torch.randint(0, 256, (2, 1, 8, 8), dtype=torch.uint8)
+        assert augment().eval()(x) is x
+        with pytest.raises(TypeError, match=r"`x` to be floating point.*uint8"):
+            augment(mean=0.5, std=0.25).eval()(x)
+
+    @pytest.mark.parametrize("weights", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+    @pytest.mark.parametrize(
+        "options", [{"perturbation": "additive"}, {"perturbation": "warp", "generator": "reference"}]
+    )
+    def test_any_input_for_any_weights(self, weights, dtype, options):
+        """Views have the dtype of the input; weights are never in float16, in which Adam's moments vanish."""
+        augmentation = AdversarialAugmentation(Viewmaker(1, budget=BUDGET, **options), mean=0.5).to(weights)
+        held = {p.dtype for p in augmentation.viewmaker.parameters()}
+        assert held == {torch.float32 if weights == torch.float16 else weights}
+        x = images(dtype=dtype)
+        noise = augmentation.viewmaker.draw_noise(x)
+        view = augmentation.perturb(x, noise)
+        assert view.dtype == augmentation(x).dtype == dtype
+        assert_equal([view], [augmentation.perturb(x, noise)])
+        view.float().square().sum().backward()
+        optimizer = JointOptimizer(torch.optim.SGD(make_encoder().parameters(), 0.1), augmentation.parameters())
+        optimizer.step()
+        assert all(p.isfinite().all() for p in augmentation.viewmaker.parameters())
 
 
 class TestWarmup:

@@ -1,12 +1,18 @@
 """Train a viewmaker against an encoder in one backward pass: gradient reversal, and the drop-in that uses it."""
 
+import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from viewaug.viewmaker import Viewmaker
+
+# Training calls without a gradient, or gradients that hardly moved the weights, before there is a warning of it.
+_PATIENCE = 100
+_HARDLY = 1e-4  # a tenth of what one step of AdamW moves a weight by, at a rate of 1e-3
 
 
 class _ReverseGradient(torch.autograd.Function):
@@ -54,13 +60,15 @@ class AdversarialAugmentation(nn.Module):
     backward pass that lowers the encoder's loss raises it for the viewmaker. Give the viewmaker's parameters to the
     optimizer, best by :class:`viewaug.JointOptimizer`. In ``eval()`` the input passes through, normalised all the same.
 
-    It learns even where the caller has switched gradients off, as some frameworks do around augmentations.
+    It learns even where the caller has switched gradients off, as some frameworks do around augmentations. If it is
+    meant to learn and gets no gradient for many calls, or gradients that hardly move it, it warns once and says why.
 
     Args:
         viewmaker: the viewmaker; its ``value_range`` is that of `x`, so normalise afterwards, by `mean` and `std`.
         mean: what to subtract from a view, a number or one per channel.
         std: what to divide a view by afterwards, a number or one per channel.
-        transform: a pipeline over batches, such as a kornia one, to run before each view while training.
+        transform: a pipeline over batches, such as a kornia one, to run before each view while training. Those of
+            torchvision draw once a batch, and so once for each view; :func:`per_sample` has them draw for each sample.
         warmup: number of training calls over which the budget grows linearly to the viewmaker's own.
 
     Shape:
@@ -111,6 +119,7 @@ class AdversarialAugmentation(nn.Module):
         self.warmup = warmup
         self.frozen = self._keeps_graph = False
         self._checked = False
+        self._watch = _Watch()
         self.register_buffer("_mean", _per_channel("mean", mean, viewmaker), persistent=False)
         self.register_buffer("_std", _per_channel("std", std, viewmaker), persistent=False)
         if self._std is not None and not bool((self._std > 0).all()):
@@ -137,12 +146,8 @@ class AdversarialAugmentation(nn.Module):
             budget: in place of the viewmaker's own and of the warm-up, a number or one per sample.
             copies: as of :meth:`viewaug.Viewmaker.forward`.
         """
-        if self.frozen:
-            return self._view(x, noise, budget, copies)
-        if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
-            raise RuntimeError("A viewmaker cannot learn under torch.inference_mode(); call eval() or freeze() first.")
-        with torch.enable_grad():
-            return reverse_gradient(self._view(x, noise, budget, copies))
+        with self._gradients():
+            return self._view(self._transformed(x), noise, budget, copies)
 
     def perturb_each(
         self,
@@ -153,7 +158,7 @@ class AdversarialAugmentation(nn.Module):
     ) -> list[Tensor]:
         """Return :meth:`perturb` of each of several batches, such as crops of two sizes.
 
-        Those of one shape go through the viewmaker in one pass.
+        `transform` runs on each by itself; then those of one shape go through the viewmaker in one pass.
 
         Args:
             inputs: the batches.
@@ -161,20 +166,27 @@ class AdversarialAugmentation(nn.Module):
             budget: as of :meth:`perturb`, a number.
         """
         views: dict[int, Tensor] = {}
-        for shape in dict.fromkeys(x.shape for x in inputs):
-            alike = [i for i, x in enumerate(inputs) if x.shape == shape]
-            x = torch.cat([inputs[i] for i in alike])
-            view = self.perturb(x, self.viewmaker.draw_noise(x, generator), budget=budget, copies=len(alike))
-            views.update(zip(alike, view.tensor_split(len(alike)), strict=True))
+        with self._gradients():
+            inputs = [self._transformed(x) for x in inputs]
+            for shape in dict.fromkeys(x.shape for x in inputs):
+                alike = [i for i, x in enumerate(inputs) if x.shape == shape]
+                x = torch.cat([inputs[i] for i in alike])
+                view = self._view(x, self.viewmaker.draw_noise(x, generator), budget, len(alike))
+                views.update(zip(alike, view.tensor_split(len(alike)), strict=True))
         return [views[i] for i in range(len(inputs))]
 
     def normalise(self, x: Tensor) -> Tensor:
-        """Subtract the mean and divide by the standard deviation."""
-        if self._mean is not None:
-            x = x - self._mean.to(x.dtype)
-        if self._std is not None:
-            x = x / self._std.to(x.dtype)
-        return x
+        """Subtract the mean and divide by the standard deviation; of a view, with gradients wherever it has some."""
+        if self._mean is None and self._std is None:
+            return x
+        if not x.is_floating_point():
+            raise TypeError(f"Expected `x` to be floating point, to be normalised, but got {x.dtype}.")
+        with torch.set_grad_enabled(torch.is_grad_enabled() or (self.training and x.requires_grad)):
+            if self._mean is not None:
+                x = x - self._mean.to(x.dtype)
+            if self._std is not None:
+                x = x / self._std.to(x.dtype)
+            return x
 
     def views(self, x: Tensor, n: int = 2) -> list[Tensor]:
         """Return `n` independent views of each sample, made in one pass over a batch of ``n * B``.
@@ -185,13 +197,13 @@ class AdversarialAugmentation(nn.Module):
         """
         if n < 1:
             raise ValueError(f"Expected `n` to be at least 1, but got {n}.")
-        x = torch.cat([x] * n)
-        views = self.normalise(self.perturb(x, copies=n) if self.training else x)
-        with torch.set_grad_enabled(views.requires_grad or torch.is_grad_enabled()):
-            return list(views.tensor_split(n))
+        views = self.perturb_each([x] * n) if self.training else [x] * n
+        return [self.normalise(view) for view in views]
 
     def freeze(self, frozen: bool = True, *, keep_graph: bool = False) -> "AdversarialAugmentation":
         """Make the viewmaker a fixed augmentation that still perturbs in training; ``freeze(False)`` undoes it.
+
+        A frozen viewmaker gets no gradient, whatever its parameters' ``requires_grad``.
 
         Args:
             frozen: whether to freeze it.
@@ -199,6 +211,8 @@ class AdversarialAugmentation(nn.Module):
                 instead of none. An optimizer with momentum or decay has to be stopped, too.
         """
         self.viewmaker.requires_grad_(keep_graph or not frozen)
+        if frozen:  # those that are left would go on moving it, by an optimizer's momentum
+            self.viewmaker.zero_grad(set_to_none=True)
         self.frozen, self._keeps_graph = frozen, keep_graph
         return self
 
@@ -206,24 +220,107 @@ class AdversarialAugmentation(nn.Module):
         parts = {"warmup": self.warmup, "frozen": self.frozen}
         return ", ".join(f"{name}={value}" for name, value in parts.items() if value)
 
-    def _view(self, x: Tensor, noise: tuple[Tensor, ...] | None, budget: float | Tensor | None, copies: int) -> Tensor:
-        if self.transform is not None:
-            x = self.transform(x)
-        if not self._checked and not torch.compiler.is_compiling():
-            self._checked = check_values(x, self.viewmaker)
-        if self.frozen and not self._keeps_graph:
-            return self.viewmaker(x, noise, budget=budget, copies=copies)
+    def _gradients(self) -> AbstractContextManager[object]:
+        """Let it learn whatever the caller's mode is, unless it is frozen."""
         if self.frozen:
+            return nullcontext()
+        if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
+            raise RuntimeError("A viewmaker cannot learn under torch.inference_mode(); call eval() or freeze() first.")
+        return torch.enable_grad()
+
+    def _transformed(self, x: Tensor) -> Tensor:
+        return x if self.transform is None else self.transform(x)
+
+    def _view(self, x: Tensor, noise: tuple[Tensor, ...] | None, budget: float | Tensor | None, copies: int) -> Tensor:
+        compiling = torch.compiler.is_compiling()
+        if not self._checked and not compiling:
+            self._checked = check_values(x, self.viewmaker)
+        options = {"budget": budget, "copies": copies}
+        if self.frozen:
+            # Also where a host has thawed its parameters: without a reversed gradient they would learn to help.
             fixed = {name: parameter.detach() for name, parameter in self.viewmaker.named_parameters()}
-            view = torch.func.functional_call(self.viewmaker, fixed, (x, noise), {"budget": budget, "copies": copies})
-            return view + sum(0 * parameter.sum() for parameter in self.viewmaker.parameters())
+            view: Tensor = torch.func.functional_call(self.viewmaker, fixed, (x, noise), options)
+            return view + sum(0 * p.sum() for p in self.viewmaker.parameters()) if self._keeps_graph else view
         if self.warmup:
-            self._calls += 1
+            if compiling or not _in_backward():  # where activation checkpointing repeats a call
+                self._calls += 1
             if budget is None and self.viewmaker.budget is not None:
-                budget = self.viewmaker.budget * (self._calls / self.warmup).clamp(max=1)
+                options["budget"] = self.viewmaker.budget * (self._calls / self.warmup).clamp(max=1)
         if isinstance(x, Tensor) and x.requires_grad:
             x = reverse_gradient(x)  # and again behind the viewmaker, so that what made x gets its gradient unchanged
-        return self.viewmaker(x, noise, budget=budget, copies=copies)
+        view = reverse_gradient(self.viewmaker(x, noise, **options))
+        if not compiling:
+            self._watch.see(view, self.viewmaker)
+        return view
+
+
+class _Watch:
+    """Warns, once, of a viewmaker that is meant to learn and does not: no gradient, or none that moves it."""
+
+    def __init__(self) -> None:
+        self._over, self._unheard, self._heard = False, 0, 0
+        self._start: list[Tensor] = []
+
+    def see(self, view: Tensor, viewmaker: nn.Module) -> None:
+        """Look out for the gradient of a view."""
+        if self._over or _in_backward() or not any(True for _ in viewmaker.parameters()):
+            return
+        self._unheard += 1
+        if self._unheard > _PATIENCE:
+            self._warn(
+                f"The viewmaker got no gradient in {_PATIENCE} training calls. Either nothing is trained on its views, "
+                "or they are detached on the way to the loss, or made in a worker process, or its parameters do not "
+                "require gradients. Call freeze() if it is not meant to learn."
+            )
+        elif view.requires_grad:
+            view.register_hook(lambda grad: self._hear(viewmaker))
+
+    def __deepcopy__(self, memo: Any) -> "_Watch":
+        return _Watch()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Watch, ()
+
+    @torch.no_grad()
+    def _hear(self, viewmaker: nn.Module) -> None:
+        self._unheard = 0
+        self._heard += 1
+        weights = [parameter.detach() for parameter in viewmaker.parameters()]
+        if self._heard == 1:
+            self._start = [weight.clone() for weight in weights]
+        elif not self._over and self._heard in (_PATIENCE, 10 * _PATIENCE):
+            moved = sum((a - b.to(a)).abs().sum() for a, b in zip(weights, self._start, strict=True))
+            mean = float(moved) / sum(weight.numel() for weight in weights)
+            if mean == 0 and self._heard == _PATIENCE:
+                return  # gradients may be accumulated
+            if mean < _HARDLY:
+                self._warn(
+                    f"The viewmaker's weights moved by {mean:.1e} in {self._heard} gradients: under SGD and LARS they "
+                    "hardly do. Give them to viewaug.JointOptimizer, or to an Adam of their own."
+                )
+            self._over, self._start = True, []
+
+    def _warn(self, text: str) -> None:
+        self._over, self._start = True, []
+        warnings.warn(text, stacklevel=6)
+
+
+def per_sample(transform: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return a transform that runs on each sample of a batch by itself, and so draws for each.
+
+    Args:
+        transform: takes and returns a sample, ``(C, *spatial)``, as those of ``torchvision.transforms.v2`` do.
+
+    Examples:
+        >>> flip = per_sample(lambda x: x.flip(-1) if torch.rand(()) < 0.5 else x)
+        >>> flip(torch.rand(4, 3, 8, 8)).shape
+        torch.Size([4, 3, 8, 8])
+    """
+    return lambda x: torch.stack([transform(sample) for sample in x])
+
+
+def _in_backward() -> bool:
+    return torch._C._current_graph_task_id() != -1
 
 
 def check_values(x: Tensor, viewmaker: Viewmaker) -> bool:

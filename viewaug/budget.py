@@ -160,10 +160,14 @@ def fit_budget(x: Tensor, delta: Tensor, budget: float | Tensor, value_range: Va
     """
     if x.shape != delta.shape:
         raise ValueError(f"Expected `delta` to have the shape of `x`, {tuple(x.shape)}, but got {tuple(delta.shape)}.")
-    x, delta = widen(x), widen(delta)
     check_value_range(value_range)
+    return _fit(widen(x), widen(delta), budget, value_range).flatten()
+
+
+def _fit(x: Tensor, delta: Tensor, budget: float | Tensor, value_range: ValueRange, most: float = math.inf) -> Tensor:
+    """Find the scale as :func:`fit_budget` does, (B, 1, ...), or `most`, without a gradient, where it is larger."""
     if value_range is None:
-        return _rescaling(delta, budget).flatten()
+        return _rescaling(delta, budget, most=most)
 
     dims = _sample_dims(x)
     total = _per_sample(budget, x) * _numel(x)
@@ -183,11 +187,15 @@ def fit_budget(x: Tensor, delta: Tensor, budget: float | Tensor, value_range: Va
     if x.requires_grad:
         room = (bound - x) * sign * room.sign()
     held = torch.addcmul(room, room, free, value=-1).sum(dims, keepdim=True)
-    slope, least = (delta * (free * sign)).sum(dims, keepdim=True), tiny * (1 + total)
+    slope, least = _steady((delta * (free * sign)).sum(dims, keepdim=True)), tiny * (1 + total)
     # Where nothing is free any more, the last element to be held gives the scale, without a gradient.
     stuck = slope <= least
-    scale = ((total - held) / slope.masked_fill(stuck, 1)).masked_fill(stuck, 0) + ends.amax(dims, keepdim=True) * stuck
-    return scale.flatten()
+    given = ends.amax(dims, keepdim=True)
+    if most < math.inf:
+        # Left out before the division, whose derivative overflows near zero, where the quotient does not matter.
+        within = torch.minimum(most * size, room).sum(dims, keepdim=True) <= total
+        stuck, given = stuck | within, given.masked_fill(within, most)
+    return ((total - held) / slope.masked_fill(stuck, 1)).masked_fill(stuck, 0) + given * stuck
 
 
 def _search(size: Tensor, room: Tensor, ends: Tensor, total: Tensor) -> Tensor:
@@ -289,13 +297,11 @@ def constrain(
     if constraint == "project":
         delta = project_to_budget(delta, budget)
     else:
+        most = 1.0 if shrink_only else math.inf
         if constraint == "fit":
-            scale = fit_budget(wide, delta, budget, value_range)
+            delta = delta * _fit(wide, delta, budget, value_range, most)
         else:
-            scale = _rescaling(delta, budget, eps).flatten()
-        if shrink_only:
-            scale = torch.where(scale > 1, 1, scale)
-        delta = delta * scale.reshape(-1, *(1,) * (x.ndim - 1))
+            delta = delta * _rescaling(delta, budget, eps, most)
     return clamp_view(wide, wide + delta, value_range).to(x.dtype)
 
 
@@ -397,10 +403,18 @@ def _size(delta: Tensor) -> Tensor:
     return delta.abs().mean(_sample_dims(delta), keepdim=True)
 
 
-def _rescaling(delta: Tensor, budget: float | Tensor, eps: float = 0.0) -> Tensor:
-    """The factor that brings `delta` onto the sphere, (B, 1, ...)."""
-    size = _size(delta)
-    return _divide(_per_sample(budget, delta), size + eps, where=size > 0)
+def _rescaling(delta: Tensor, budget: float | Tensor, eps: float = 0.0, most: float = math.inf) -> Tensor:
+    """The factor that brings `delta` onto the sphere, (B, 1, ...), or `most` where it is larger."""
+    size, budget = _steady(_size(delta)), _per_sample(budget, delta)
+    if most == math.inf:
+        return _divide(budget, size + eps, where=size > 0)
+    larger = most * (size + eps) <= budget
+    return torch.where(larger, most, budget / torch.where(larger, 1, size + eps))
+
+
+def _steady(size: Tensor) -> Tensor:
+    """Keep a size from the gradient where the derivative of something divided by it would overflow."""
+    return torch.where(size > torch.finfo(size.dtype).tiny ** 0.5, size, size.detach()) if size.requires_grad else size
 
 
 def _per_sample(budget: float | Tensor, x: Tensor) -> Tensor | float:

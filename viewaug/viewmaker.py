@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, cast, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,9 @@ class Viewmaker(nn.Module):
     From Viewmaker Networks (Tamkin et al., ICLR 2021). A generator turns the input and some noise into a raw output,
     a perturbation applies that to the input, and the budget bounds how far the view may be from the input. The module
     perturbs in ``train()`` and in ``eval()`` alike; :class:`viewaug.AdversarialAugmentation` tells the two apart.
+
+    Views have the dtype of the input. Weights are in any dtype but float16, to which no cast of a host takes them; the
+    generator works in theirs, or as autocast has it; budgets are counted in float32 or wider.
 
     Views do not depend on the units of the input: generator and perturbation get it scaled by `value_range`, or where
     there is none by each sample's own mean and standard deviation.
@@ -268,7 +271,8 @@ class Viewmaker(nn.Module):
             wide = widen(x)
             scale = self._scale(wide)
             seen = wide if self.generator.blind else self.perturbation.analyse(_standardise(wide, *scale))
-        raw = self.generator(seen.to(x.dtype), fields)
+        weights = next(self.generator.parameters(), x).dtype
+        raw = self.generator(seen.to(weights), [field.to(weights) for field in fields])
         del fields
         with full_precision(x):
             raw = Raw(raw.maps.to(wide.dtype), raw.numbers.to(wide.dtype), draws, copies)
@@ -382,6 +386,15 @@ class Viewmaker(nn.Module):
             )
         viewmaker.generator.load_state_dict({name: renamed[name] for name in expected})
         return viewmaker
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or cast it; weights are never in float16, in which an Adam's moments and epsilon vanish."""
+
+        def apply(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return tensor.to(moved.device) if moved.dtype == torch.float16 else moved
+
+        return super()._apply(apply, recurse)
 
     def extra_repr(self) -> str:
         budget = None if self.budget is None else f"{self.budget:g}"
