@@ -252,7 +252,7 @@ class TestState:
         assert same(copied.values(), game.values())
         assert same(moments(copied), moments(game))
 
-    @copies
+    @pytest.mark.parametrize("duplicate", [resumed, *COPIES.values()], ids=["resumed", *COPIES])
     def test_copies_keep_the_count(self, duplicate):
         game = Game()
         game.step(0, broken=float("nan"))
@@ -268,6 +268,177 @@ class TestState:
         before = fresh.values()
         fresh.step(1)
         assert same(fresh.values(), before)
+
+
+class Slow(torch.optim.Optimizer):
+    """Lookahead, as timm has it: everything is in the optimizer that it wraps, state and groups."""
+
+    def __init__(self, params, **options):
+        self.inner = SGD(params, **options)
+        self.param_groups, self.defaults = self.inner.param_groups, self.inner.defaults
+        self.state = {}
+
+    def step(self, closure=None):
+        self.inner.step(closure)
+        for p in self.param_groups[0]["params"]:
+            state = self.inner.state[p]
+            slow = state.setdefault("slow", p.detach().clone())
+            state["count"] = state.get("count", 0) + 1
+            if state["count"] % 2 == 0:
+                slow.lerp_(p.detach(), 0.5)
+                p.data.copy_(slow)
+
+    def state_dict(self):
+        return {**self.inner.state_dict(), "kind": "slow"}
+
+    def load_state_dict(self, state_dict):
+        assert state_dict["kind"] == "slow"
+        self.inner.load_state_dict(state_dict)
+        self.param_groups = self.inner.param_groups
+
+
+class TestBorrowedState:
+    """Bases that override how they save and load."""
+
+    @staticmethod
+    def game(kind) -> Game:
+        game = Game()
+        base = kind(game.encoder.parameters(), lr=0.1, momentum=0.9)
+        game.optimizer = JointOptimizer(base, game.viewmaker.parameters(), lr=1e-3)
+        return game
+
+    @staticmethod
+    def lookahead(params, **options):
+        return pytest.importorskip("timm.optim").Lookahead(SGD(params, **options), k=2)
+
+    @pytest.mark.parametrize("kind", ["slow", "lookahead"])
+    def test_goes_on_and_follows_its_schedule(self, kind):
+        make = Slow if kind == "slow" else self.lookahead
+        game, other = self.game(make), self.game(make)
+        for seed in range(3):
+            game.step(seed)
+        for name in ("encoder", "viewmaker", "optimizer"):
+            getattr(other, name).load_state_dict(through_file(getattr(game, name).state_dict()))
+        for each in (game, other):
+            scheduler = lr_scheduler.StepLR(each.optimizer, 1, 0.5)
+            for seed in range(3, 6):
+                each.step(seed)
+                scheduler.step()
+        assert same(game.values(), other.values())
+        assert other.optimizer.base.param_groups[0]["lr"] == pytest.approx(0.1 / 8)
+        for group in other.optimizer.param_groups:
+            group["lr"] = 0.0
+        before = values(other.viewmaker)
+        other.step(7)
+        assert same(values(other.viewmaker), before)
+
+    def test_moments_keep_their_dtype(self):
+        """Torch casts a state to its parameter's dtype unless the optimizer says otherwise, as those of 8 bits do."""
+
+        class Quantised(SGD):
+            def load_state_dict(self, state_dict):
+                super().load_state_dict(state_dict)
+                for p, state in zip(self.param_groups[0]["params"], state_dict["state"].values(), strict=True):
+                    self.state[p] = dict(state)
+
+        game = self.game(Quantised)
+        game.step(0)
+        state = game.optimizer.state_dict()
+        state["state"][0]["quantised"] = torch.arange(3, dtype=torch.uint8)
+        game.optimizer.load_state_dict(state)
+        first = next(iter(game.encoder.parameters()))
+        assert game.optimizer.state[first]["quantised"].dtype == torch.uint8
+
+    def test_state_is_both_parts(self):
+        game = Game()
+        game.step(0)
+        state, both = game.optimizer.state, [*game.encoder.parameters(), *game.viewmaker.parameters()]
+        assert len(state) == len(both)
+        assert set(map(id, state)) == set(map(id, both))
+        for p, value in state.items():  # as Lightning moves it to a device
+            state[p] = {name: v.clone() for name, v in value.items()}
+        assert game.optimizer.adversary.state[both[-1]] is game.optimizer.state[both[-1]]
+        del state[both[0]]
+        assert both[0] not in game.optimizer.base.state
+
+    def test_order_of_groups_survives(self):
+        game, *_ = TestAddParamGroup.extended()
+        flags = [group.get("viewmaker", False) for group in game.optimizer.param_groups]
+        assert flags == [False, True, False, True]
+        game.optimizer.load_state_dict(game.optimizer.state_dict())
+        for optimizer in (game.optimizer, copy.deepcopy(game.optimizer)):
+            assert [group.get("viewmaker", False) for group in optimizer.param_groups] == flags
+
+    def test_sharpness_aware(self):
+        """Two steps, of which the second moves the viewmaker, too; its gradients go with the others."""
+
+        class Sharp(SGD):
+            def first_step(self, zero_grad=False):
+                self.first = True
+
+            def second_step(self, zero_grad=False):
+                self.step()
+                if zero_grad:
+                    self.zero_grad()
+
+        game = self.game(Sharp)
+        give_gradients(game.encoder, 0)
+        give_gradients(game.viewmaker, 0)
+        before = game.values()
+        game.optimizer.first_step(zero_grad=False)
+        assert game.optimizer.base.first
+        assert same(game.values(), before)
+        game.optimizer.second_step(zero_grad=True)
+        assert not any(same([a], [b]) for a, b in zip(game.values(), before, strict=True))
+        assert all(not p.grad.any() if p.grad is not None else True for p in game.viewmaker.parameters())
+
+    def test_schedule_free(self):
+        base = pytest.importorskip("schedulefree").SGDScheduleFree
+        game = Game()
+        game.optimizer = JointOptimizer(base(game.encoder.parameters(), lr=0.1), game.viewmaker.parameters())
+        game.optimizer.train()
+        game.step(0)
+        trained = values(game.encoder)
+        game.optimizer.eval()
+        assert not game.optimizer.base.param_groups[0]["train_mode"]
+        game.optimizer.train()
+        assert game.optimizer.base.param_groups[0]["train_mode"]
+        torch.testing.assert_close(values(game.encoder), trained)
+
+    def test_nothing_else_is_found(self):
+        assert not hasattr(Game().optimizer, "train")
+        assert not hasattr(Game().optimizer, "_private")
+
+
+class TestWarnings:
+    def test_no_gradient(self):
+        game = Game()
+        give_gradients(game.encoder, 0)
+
+        def train():
+            for _ in range(250):
+                game.optimizer.step()
+
+        with pytest.warns(UserWarning, match="no gradient in its first 100 steps") as warned:
+            train()
+        assert len(warned) == 1
+
+    @staticmethod
+    def train(rates):
+        game = Game()
+        scheduler = lr_scheduler.OneCycleLR(game.optimizer, rates, total_steps=10)
+        for seed in range(3):
+            game.step(seed)
+            scheduler.step()
+
+    def test_one_rate_for_both(self):
+        with pytest.warns(UserWarning, match=r"up to 0\.5, instead of 0\.00") as warned:
+            self.train(0.5)
+        assert len(warned) == 1
+
+    @pytest.mark.filterwarnings("error")
+    def test_a_rate_for_each(self):
+        self.train([0.5, 1e-3])
 
 
 SCHEDULERS = {

@@ -1,9 +1,10 @@
 """One optimizer for both players: the encoder's by any rule, the viewmaker's by AdamW or another."""
 
 import functools
+import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from torch.optim import AdamW, Optimizer
 _WAYS = ("fused", "foreach", "capturable")
 # So many steps are kept apart before it is added up which of them were left out.
 _KEPT = 1000
+# Steps without a gradient for the viewmaker before there is a warning of it.
+_PATIENCE = 100
 
 
 class JointOptimizer(Optimizer):
@@ -25,6 +28,9 @@ class JointOptimizer(Optimizer):
 
     A step whose gradients for the viewmaker are not all finite leaves the viewmaker and its moments as they were,
     without waiting for the device. :attr:`skipped_steps` counts those.
+
+    Each part keeps, saves and loads its own state. What else `base` has, such as ``first_step`` of SAM, or ``train``
+    and ``eval`` of schedule-free optimizers, is found here, too; ``second_step`` steps the viewmaker as well.
 
     Args:
         base: an optimizer over the encoder's parameters, which from then on only this one steps.
@@ -62,9 +68,10 @@ class JointOptimizer(Optimizer):
         # The very same dictionaries; the defaults tell schedulers what the base has, such as a momentum.
         super().__init__([*base.param_groups, *adversary.param_groups], dict(base.defaults))
         self.base, self.adversary = base, adversary
-        self.state.update({**base.state, **adversary.state})
         self._skipped: list[Tensor] = []  # by step, as to add them up would be a launch each time
-        self._share()
+        self._unheard: float = 0  # steps without a gradient for the viewmaker
+        self._rates = [group["lr"] for group in adversary.param_groups]
+        self._order = [_is_viewmakers(group) for group in self.param_groups]
 
     @classmethod
     @functools.cache
@@ -98,6 +105,21 @@ class JointOptimizer(Optimizer):
         Joint.__name__ = Joint.__qualname__ = f"Joint{base.__name__}"
         return Joint
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or "base" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        found = getattr(self.base, name)
+        return functools.partial(self._second_step, found) if name == "second_step" else found
+
+    @property
+    def state(self) -> Any:
+        """The states of both parts, by parameter."""
+        return _States(self)
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        """Torch gives each optimizer an empty one."""
+
     @property
     def skipped_steps(self) -> int:
         """Number of steps so far that the viewmaker left out; reading it waits for the device, and warns if not 0."""
@@ -111,12 +133,32 @@ class JointOptimizer(Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Step both players; `closure` is the base optimizer's."""
         loss = self.base.step(closure) if closure is not None else self.base.step()
-        skipped = step_if_finite(self.adversary)
-        if skipped is not None:
-            self._skipped.append(skipped)
-            if len(self._skipped) > _KEPT:
-                self._skipped = [torch.stack(self._skipped).sum()]
+        self._step_viewmaker()
         return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what both parts return, as one."""
+        base, adversary = self.base.state_dict(), self.adversary.state_dict()
+        first = sum(len(group["params"]) for group in base["param_groups"])
+        mine = [{**group, "params": [first + p for p in group["params"]]} for group in adversary["param_groups"]]
+        return {
+            **base,
+            "state": {**base["state"], **{first + p: state for p, state in adversary["state"].items()}},
+            "param_groups": self._in_order(base["param_groups"], mine),
+            "skipped_steps": int(sum(self._skipped)),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what :meth:`state_dict` returned."""
+        rest = {name: value for name, value in state_dict.items() if name != "skipped_steps"}
+        for part, viewmakers in ((self.base, False), (self.adversary, True)):
+            groups = [group for group in state_dict["param_groups"] if _is_viewmakers(group) == viewmakers]
+            number = {p: i for i, p in enumerate(itertools.chain(*(group["params"] for group in groups)))}
+            state = {number[p]: value for p, value in state_dict["state"].items() if p in number}
+            groups = [{**group, "params": [number[p] for p in group["params"]]} for group in groups]
+            part.load_state_dict({**({} if viewmakers else rest), "state": state, "param_groups": groups})
+        self.param_groups = self._in_order(self.base.param_groups, self.adversary.param_groups)
+        self._skipped = [torch.tensor(float(state_dict.get("skipped_steps", 0)))]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the encoder's, or to the viewmaker's if it has ``"viewmaker": True``."""
@@ -130,22 +172,84 @@ class JointOptimizer(Optimizer):
             except ValueError:
                 part.param_groups.pop()
                 raise
+            self._order.append(_is_viewmakers(param_group))
         else:
             super().add_param_group(param_group)
 
     def __getstate__(self) -> dict[str, Any]:
-        parts = {"base": self.base, "adversary": self.adversary, "_skipped": self._skipped}
-        return {**super().__getstate__(), **parts}
+        kept = ("defaults", "base", "adversary", "_skipped", "_unheard", "_rates", "_order")
+        return {name: self.__dict__[name] for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._share()
+        super().__setstate__({**state, "param_groups": []})
+        self.param_groups = self._in_order(self.base.param_groups, self.adversary.param_groups)
 
-    def _share(self) -> None:
-        """Let both parts hold this optimizer's groups and state, so that there is one truth."""
-        for part, viewmakers in ((self.base, False), (self.adversary, True)):
-            groups = [group for group in self.param_groups if _is_viewmakers(group) == viewmakers]
-            part.__setstate__({"state": self.state, "param_groups": groups})
+    def _in_order(self, base: list[Any], adversary: list[Any]) -> list[Any]:
+        """Put groups of both parts in the order in which they were added."""
+        parts = {False: iter(base), True: iter(adversary)}
+        return [next(parts[viewmakers]) for viewmakers in self._order]
+
+    def _second_step(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        result = step(*args, **kwargs)
+        self._step_viewmaker()
+        if kwargs.get("zero_grad", args[:1] == (True,)):
+            self.adversary.zero_grad()
+        return result
+
+    def _step_viewmaker(self) -> None:
+        if self._rates and self._unheard == 0:
+            self._check_rates()
+        skipped = step_if_finite(self.adversary)
+        if skipped is not None:
+            self._unheard = math.inf  # no more to look at
+            self._skipped.append(skipped)
+            if len(self._skipped) > _KEPT:
+                self._skipped = [torch.stack(self._skipped).sum()]
+            return
+        self._unheard += any(p.requires_grad for group in self.adversary.param_groups for p in group["params"])
+        if self._unheard == _PATIENCE:
+            warnings.warn(
+                f"The viewmaker got no gradient in its first {_PATIENCE} steps: its views are detached on the way to "
+                "the loss, or made where gradients are switched off, which viewaug.AdversarialAugmentation sees to.",
+                stacklevel=3,
+            )
+
+    def _check_rates(self) -> None:
+        """Say it if a scheduler of one number has given the viewmaker the encoder's rate."""
+        tops = {group.get("max_lr") for group in self.base.param_groups} - {None}
+        for group, rate in zip(self.adversary.param_groups, self._rates, strict=False):
+            if group.get("max_lr") in tops and group["max_lr"] != rate:
+                warnings.warn(
+                    f"A scheduler has given the viewmaker the encoder's rate: up to {group['max_lr']:g}, instead of "
+                    f"{rate:g}. Give it a rate for each group, such as max_lr=[{group['max_lr']:g}, {rate:g}].",
+                    stacklevel=4,
+                )
+
+
+class _States(MutableMapping[Any, Any]):
+    """The states of two optimizers as one."""
+
+    def __init__(self, joint: JointOptimizer) -> None:
+        self._base, self._adversary = joint.base, joint.adversary
+        self._mine = {id(p) for group in joint.adversary.param_groups for p in group["params"]}
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._of(key)[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._of(key)[key] = value
+
+    def __delitem__(self, key: Any) -> None:
+        del self._of(key)[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.chain(self._base.state, self._adversary.state)
+
+    def __len__(self) -> int:
+        return len(self._base.state) + len(self._adversary.state)
+
+    def _of(self, key: Any) -> Any:
+        return (self._adversary if id(key) in self._mine else self._base).state
 
 
 def adamw(params: Iterable[Any], **options: Any) -> AdamW:
