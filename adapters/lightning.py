@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from viewaug import AdversarialAugmentation, BudgetController, Viewmaker, distortion
+from viewaug._batches import Spec, describe, find_views, get, put
 from viewaug._checks import check_count
 from viewaug._files import replacing
 from viewaug._noise import generator_at
@@ -38,9 +39,10 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
     ``global_step`` see the module's own parameters and optimizers only.
 
     Batches may be a tensor of images; a list or tuple that begins with one, or with a list of views, of any sizes, as
-    lightly's ``[[x0, x1], y]``; a list of views; or a dictionary that has one of these under `key`. They are in the
-    viewmaker's value range, not normalised: see `mean` and `std`, and
-    :func:`viewaug.adapters.lightly.base_transform`.
+    lightly's ``[[x0, x1], y]``; or a dictionary with ``views`` or ``image``, in which lists, and dictionaries with
+    ``image``, may stand. Of any other batch `views` says where they are; one in which several tensors could be views,
+    or be targets, is refused without it. Views are in the viewmaker's value range, not normalised: see `mean` and
+    `std`, and :func:`viewaug.adapters.lightly.base_transform`.
 
     It logs ``viewmaker/distortion``, ``viewmaker/grad_norm`` and ``viewmaker/budget``, or without one
     ``viewmaker/strength``.
@@ -52,7 +54,8 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
         weight_decay: decoupled weight decay of the viewmaker.
         mean: what to subtract from a view, a number or one per channel.
         std: what to divide a view by afterwards, a number or one per channel.
-        key: where the views are in batches that are dictionaries.
+        views: where the views are in a batch: a path of keys, indices, and ``*`` for all, such as ``"views.*.image"``,
+            ``"*"`` or ``0``; or a list of paths, such as ``[0, 1]``. None for the layouts above.
         budget: a schedule, from the number of optimizer steps so far to the budget; a controller, which takes the
             loss of each batch; None for the viewmaker's own.
         freeze_after_epoch: number of epochs after which the viewmaker stops learning and goes on as a fixed
@@ -80,7 +83,7 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
         weight_decay: float = 0.0,
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
-        key: str | None = None,
+        views: Spec | None = None,
         budget: Callable[[int], float] | BudgetController | None = None,
         freeze_after_epoch: int | None = None,
         draw_every_n_epochs: int = 0,
@@ -102,7 +105,7 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
         check_count("draw_every_n_epochs", draw_every_n_epochs, 0)
         check_count("seed", seed, 0)
         self.viewmaker = viewmaker
-        self.key, self.budget = key, budget
+        self.views, self.budget = views, budget
         self.freeze_after_epoch, self.draw_every_n_epochs, self.seed = freeze_after_epoch, draw_every_n_epochs, seed
         self._lr = lr if callable(lr) else None
         self._augmentation = AdversarialAugmentation(viewmaker, mean=mean, std=std)
@@ -113,6 +116,12 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
         """Make the viewmaker a part of the module, and put it before ``training_step``."""
         if getattr(pl_module, "viewmaker", self.viewmaker) is not self.viewmaker:
             raise ValueError("Expected a module without an attribute `viewmaker`, but it has one of its own.")
+        before = trainer.callbacks[: trainer.callbacks.index(self)] if self in trainer.callbacks else []
+        averaging = [type(one).__name__ for one in before if hasattr(one, "_average_model")]
+        if averaging:
+            raise ValueError(
+                f"Expected the ViewmakerCallback before {averaging[0]}, which copies the module, in `callbacks`."
+            )
         pl_module.viewmaker = self.viewmaker
         if stage != "fit":
             return
@@ -165,7 +174,8 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any) -> None:
         """Steer the budget by the loss of the batch."""
-        if self.controller is None:
+        passed_over = outputs is None or (isinstance(outputs, dict) and not outputs)  # the step returned None
+        if self.controller is None or passed_over:
             return
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if not isinstance(loss, Tensor):
@@ -191,6 +201,10 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
             with replacing(folder / f"epoch-{trainer.current_epoch}.png") as temporary:
                 figure.savefig(temporary, dpi=130)
 
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Give the module its ``training_step`` back, as Lightning does not tear down then."""
+        self._unwrap(pl_module)
+
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Give the module its ``training_step`` back; the viewmaker stays a part of it."""
         self._unwrap(pl_module)
@@ -213,35 +227,29 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
             del pl_module.training_step
 
     def _perturb(self, batch: Any, trainer: Any, pl_module: Any) -> Any:
-        """Replace the views of a batch by views of them."""
-        if isinstance(batch, dict):
-            if self.key not in batch:
-                raise ValueError(f"Expected `key` to be one of the batch's, {sorted(batch)}, but got {self.key!r}.")
-            return {**batch, self.key: self._replace(batch[self.key], trainer, pl_module)}
-        if isinstance(batch, (list, tuple)) and batch and not all(map(self._is_input, batch)):
-            return _like(batch, [self._replace(batch[0], trainer, pl_module), *batch[1:]])
-        return self._replace(batch, trainer, pl_module)
-
-    def _replace(self, part: Any, trainer: Any, pl_module: Any) -> Any:
-        """Replace a tensor, or each of a list of tensors, by views; those of one shape in one pass."""
-        inputs = [part] if isinstance(part, Tensor) else part
-        if not isinstance(inputs, (list, tuple)) or not inputs or not all(map(self._is_input, inputs)):
+        """Replace the views of a batch by views of them; those of one shape in one pass."""
+        places = find_views(batch, self.views, self._is_input)
+        if not places:
             shape = ", ".join(("B", str(self.viewmaker.channels), *"DHW"[3 - self.viewmaker.dims :]))
             raise TypeError(
-                f"Expected `batch` to be a floating point tensor of shape ({shape}), a list of such views, a list or "
-                f"tuple that begins with one of these, or a dictionary with one under `key`, but got {_describe(part)}."
+                f"Expected `batch` to be a floating point tensor of shape ({shape}), a list or tuple that begins with "
+                "one or with a list of such views, or a dictionary with 'views' or 'image', "
+                f"but got {describe(batch)}."
             )
+        inputs = [get(batch, place) for place in places]
         place = trainer.current_epoch, trainer.fit_loop.batch_idx, trainer.global_rank
         generator = generator_at(self.seed, *place, inputs[0].device)
-        budget = None if self.budget is None else float(self.budget(trainer.global_step))
-        outputs = self._augmentation.perturb_each(inputs, generator, budget=budget)
-        self._record(inputs, outputs, self.viewmaker.budget if budget is None else budget, pl_module)
-        outputs = [self._augmentation.normalise(view) for view in outputs]
-        return outputs[0] if isinstance(part, Tensor) else _like(part, outputs)
+        if self.budget is not None:
+            self.viewmaker.budget = float(self.budget(trainer.global_step))
+        outputs = self._augmentation.perturb_each(inputs, generator)
+        self._record(inputs, outputs, pl_module)
+        views = [self._augmentation.normalise(view) for view in outputs]
+        return put(batch, dict(zip(places, views, strict=True)))
 
-    def _record(self, inputs: Sequence[Tensor], views: Sequence[Tensor], budget: float | None, pl_module: Any) -> None:
+    def _record(self, inputs: Sequence[Tensor], views: Sequence[Tensor], pl_module: Any) -> None:
         with torch.no_grad():
             realised = torch.cat([distortion(x, view) for x, view in zip(inputs, views, strict=True)]).mean()
+        budget = self.viewmaker.budget
         bound = ("strength", self.viewmaker.strength) if budget is None else ("budget", budget)
         for name, value in (("distortion", realised), bound):
             pl_module.log(f"viewmaker/{name}", value, on_step=True, on_epoch=False)
@@ -255,16 +263,3 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
             and x.ndim == self.viewmaker.dims + 2
             and x.shape[1] == self.viewmaker.channels
         )
-
-
-def _like(batch: Sequence[Any], parts: list[Any]) -> Any:
-    """A sequence of the type of a batch, which may be a named tuple."""
-    return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)  # type: ignore[call-arg]
-
-
-def _describe(part: Any) -> str:
-    if isinstance(part, Tensor):
-        return f"a tensor of {part.dtype} and shape {tuple(part.shape)}"
-    if isinstance(part, (list, tuple)):
-        return f"a {type(part).__name__} of {', '.join(map(_describe, part)) or 'nothing'}"
-    return f"a {type(part).__name__}"

@@ -77,12 +77,22 @@ def callback(**options) -> ViewmakerCallback:
     return ViewmakerCallback(viewaug.Viewmaker(width=8, depth=1), **options)
 
 
-def fit(model, own, host: str = HOSTS[0], epochs: int = 2, data=None, ckpt_path=None, batch: int = 8, **options):
+def fit(
+    model,
+    own,
+    host: str = HOSTS[0],
+    epochs: int = 2,
+    data=None,
+    ckpt_path=None,
+    batch: int = 8,
+    callbacks_after=(),
+    **options,
+):
     options = {"logger": False, "enable_checkpointing": False, **options}
     trainer = importlib.import_module(host).Trainer(
         max_epochs=epochs,
         accelerator="cpu",
-        callbacks=[own],
+        callbacks=[own, *callbacks_after],
         enable_progress_bar=False,
         enable_model_summary=False,
         **options,
@@ -302,12 +312,30 @@ LAYOUTS = {
     "tuple": (((X, X), Y), lambda b: b[0]),
     "tensor": (X, lambda b: [b]),
     "image and label": ((X, Y), lambda b: [b[0]]),
-    "views alone": ([X, X], lambda b: b),
     "multi-crop": ([[X, X, SMALL, SMALL], Y], lambda b: b[0]),
+    "views and grids": ([[X, SMALL, X[:, :2], X[:, :2].long()], Y], lambda b: b[0][:2]),  # lightly's VICRegL
+    "views, masks": (([X, X], [X[:, 0].long(), X[:, 0].long()]), lambda b: b[0]),  # lightly's DetCon
+    "dictionaries of views": ({"views": [{"image": X, "label": Y}, {"image": SMALL}]}, lambda b: nested(b["views"])),
+    "named views": ({"views": {"a": {"image": X}, "b": {"image": X}}}, lambda b: nested(b["views"].values())),
     "dictionary": ({"image": X, "label": Y}, lambda b: [b["image"]]),
     "dictionary of views": ({"image": [X, SMALL], "label": Y}, lambda b: b["image"]),
     "named tuple": (Named([X, X], Y), lambda b: b.views),
 }
+
+
+# Those that could be understood in several ways, and what says which.
+SPOKEN = {
+    "views alone": ("*", [X, X], lambda b: b),
+    "two views and a label": (["0", "1"], (X, X + 0, Y), lambda b: b[:2]),
+    "image and target": (0, (X, X + 0), lambda b: b[:1]),
+    "other names": ("student.*.x", {"student": [{"x": X}, {"x": X}], "y": Y}, lambda b: [v["x"] for v in b["student"]]),
+    "one of two": ("views.0", {"views": [X, X + 0]}, lambda b: b["views"][:1]),
+    "a key of lists": ("pictures", {"pictures": [X, SMALL], "label": Y}, lambda b: b["pictures"]),
+}
+
+
+def nested(views):
+    return [view["image"] for view in views]
 
 
 def loader(batch):
@@ -322,13 +350,33 @@ def training_step(self, batch, batch_idx):
 def test_batch_layouts(layout):
     batch, views = LAYOUTS[layout]
     model = module(training_step=training_step)
-    fit(model, callback(key="image"), epochs=1, data=loader(batch))
+    fit(model, callback(), epochs=1, data=loader(batch))
     (seen,) = model.seen
     assert type(seen) is type(batch)
     for x, view in zip(views(batch), views(seen), strict=True):
         torch.testing.assert_close(viewaug.distortion(x, view), torch.full((8,), 0.05))
-    labels = seen["label"] if isinstance(seen, dict) else seen[1] if torch.is_tensor(seen[1]) else Y
-    assert layout in ("tensor", "views alone") or torch.equal(labels, Y)
+    labels = seen.get("label", Y) if isinstance(seen, dict) else seen[1] if torch.is_tensor(seen[1]) else Y
+    assert layout == "tensor" or torch.equal(labels, Y)
+
+
+@pytest.mark.parametrize("layout", SPOKEN)
+def test_batches_that_need_a_word(layout):
+    """What is not named stays as it is: a target, a mask, a second view."""
+    spec, batch, views = SPOKEN[layout]
+    model = module(training_step=training_step)
+    fit(model, callback(views=spec), epochs=1, data=loader(batch))
+    (seen,) = model.seen
+    for x, view in zip(views(batch), views(seen), strict=True):
+        torch.testing.assert_close(viewaug.distortion(x, view), torch.full((8,), 0.05))
+    changed = sum(not torch.equal(a, b) for a, b in zip(tensors(batch), tensors(seen), strict=True))
+    assert changed == len(views(batch))
+    if isinstance(batch, (list, tuple)):
+        with pytest.raises(ValueError, match="`views` to say which elements"):
+            fit(module(training_step=training_step), callback(), epochs=1, data=loader(batch))
+
+
+def tensors(batch):
+    return torch.utils._pytree.tree_leaves(batch)
 
 
 @pytest.mark.parametrize(
@@ -337,14 +385,75 @@ def test_batch_layouts(layout):
         ([[(255 * X).byte()] * 2, Y], TypeError, "floating point.*torch.uint8"),
         ([[X[:, :1]] * 2, Y], TypeError, r"\(B, 3, H, W\)"),
         ([["a"], Y], TypeError, "`batch`"),
-        ({"picture": X}, ValueError, "`key`.*picture"),
+        ({"picture": X}, ValueError, "'views' or 'image'.*views='picture'"),
+        ((X, X[:, :1], X), ValueError, "`views` to say which elements.*2 could be"),
+        ((Y, X), TypeError, "`batch`"),
         ([[5 * X - 2] * 2, Y], ValueError, "value range"),
         ([], TypeError, "`batch`"),
     ],
 )
 def test_other_batches_are_refused(batch, error, message):
     with pytest.raises(error, match=message):
-        fit(module(training_step=training_step), callback(key="image"), epochs=1, data=loader(batch))
+        fit(module(training_step=training_step), callback(), epochs=1, data=loader(batch))
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "message"),
+    [
+        ("image", ValueError, "'image' of 'image' is none of views, label"),
+        ("views.2", ValueError, "'2' of 'views.2' is none of 0, 1"),
+        ("label", TypeError, "views at 'label'.*torch.int64"),
+        ([], ValueError, "`views` of the batch"),
+    ],
+)
+def test_bad_paths(spec, error, message):
+    batch = {"views": [X, X], "label": Y}
+    with pytest.raises(error, match=message):
+        fit(module(training_step=training_step), callback(views=spec), epochs=1, data=loader(batch))
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_exception_leaves_the_module_as_it_was(error):
+    def broken(self, batch, batch_idx):
+        raise error("stop")
+
+    model = module(training_step=broken)
+    with pytest.raises((RuntimeError, KeyboardInterrupt, SystemExit)):
+        fit(model, callback())
+    assert "training_step" not in vars(model)
+
+
+def test_the_budget_of_a_schedule_is_saved():
+    model, own = module(), callback(budget=lambda step: 0.01 * (step + 1))
+    fit(model, own, epochs=1)
+    assert own.viewmaker.budget == pytest.approx(0.04)
+
+
+def test_a_step_without_a_loss_is_passed_over():
+    def sometimes(self, batch, batch_idx):
+        (x0, x1), _ = batch
+        return self.criterion(self.net(x0), self.net(x1)) if batch_idx % 2 else None
+
+    own = callback()
+    controller = viewaug.BudgetController(own.viewmaker, unrelated=math.log(15))
+    own = ViewmakerCallback(own.viewmaker, budget=controller)
+    before = own.viewmaker.budget
+    trainer = fit(module(training_step=sometimes), own, epochs=1)
+    assert trainer.global_step == 2
+    assert own.viewmaker.budget != before
+
+
+def test_averages_of_weights():
+    """Made after the viewmaker is a part of the module, or refused."""
+    from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
+
+    for average in (EMAWeightAveraging(), StochasticWeightAveraging(0.1, swa_epoch_start=1)):
+        with pytest.raises(ValueError, match=f"before {type(average).__name__}"):
+            fit(module(), average, callbacks_after=[callback()])
+        own = callback()
+        model = module()
+        fit(model, own, epochs=3, callbacks_after=[average])
+        assert model.viewmaker is own.viewmaker
 
 
 def test_lbfgs_and_a_viewmaker_of_ones_own_are_refused():

@@ -148,8 +148,6 @@ class FastGenerator(RandomGenerator):
         with torch.no_grad():  # views begin as noise, but for what gives every parameter a gradient
             for parameter in (p for head in heads for p in head.parameters()):
                 parameter.mul_(0.05)
-        if dims == 2:
-            self.to(memory_format=torch.channels_last)  # faster convolutions, whatever the format of the input
 
     def weigh(self, maps: Sequence[float], numbers: Sequence[float]) -> None:
         """Multiply the departure of each map and of each number."""
@@ -164,8 +162,10 @@ class FastGenerator(RandomGenerator):
     def forward(self, x: Tensor, noise: Sequence[Tensor]) -> Raw:
         random = super().forward(x, noise[:-2])
         field, numbers = standardise(noise[-2]), standardise(noise[-1])
-        h = self.stem(pad_to(x, self.patch)).add_(self.field(field))
+        h = self.stem(pad_to(x, self.patch)) + self.field(field)
         h = h + self.sample(numbers)[(..., *(None,) * (x.ndim - 2))]
+        if x.ndim == 4:  # faster convolutions, whatever the format of the input
+            h = h.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             h = block(h)
         h = F.leaky_relu(h, 0.1)
@@ -214,8 +214,7 @@ class _Block(nn.Module):
         self.conv2 = CONV[dims](width, width, 3, padding=1)
 
     def forward(self, h: Tensor) -> Tensor:
-        mixed = F.leaky_relu(self.conv1(F.leaky_relu(h, 0.1)), 0.1, inplace=True)
-        return self.conv2(mixed).add_(h)
+        return h + self.conv2(F.leaky_relu(self.conv1(F.leaky_relu(h, 0.1)), 0.1))
 
 
 class ReferenceGenerator(Generator):

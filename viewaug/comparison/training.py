@@ -235,7 +235,7 @@ def viewmaker_callback(
             raise ValueError("Expected an objective with a loss of unrelated embeddings for `difficulty`.")
         controller = BudgetController(viewmaker, unrelated=unrelated, target=difficulty)
     rate = lr if decay is None else lambda step: lr * decay(step)
-    return ViewmakerCallback(viewmaker, lr=rate, key="views", budget=controller, seed=seed)
+    return ViewmakerCallback(viewmaker, lr=rate, views="views", budget=controller, seed=seed)
 
 
 def _precision(wanted: str, accelerator: str) -> str:
