@@ -1,9 +1,9 @@
 """torchaudio: the front end of audio encoders, from waveforms to normalised log-mel spectrograms, in the graph."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,8 @@ class LogMel(nn.Module):
     """Turns waveforms into log-mel spectrograms of zero mean and unit standard deviation over a data set.
 
     A viewmaker before it perturbs the waveform, in the waveform's units; one after it the spectrogram, in standard
-    deviations. It is differentiable, and computes in the precision of its buffers, also under autocast.
+    deviations. It is differentiable, and computes in float32 or wider, also under autocast; where the module is cast to
+    half precision, spectrograms are, but not its filters.
 
     Args:
         sample_rate: of the waveforms, in Hz.
@@ -95,16 +96,27 @@ class LogMel(nn.Module):
         )
         self.register_buffer("mean", torch.tensor(float(mean)))
         self.register_buffer("std", torch.tensor(float(std)))
+        self._dtype = self.std.dtype
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self._to_decibels(x) - self.mean) / self.std
+        return ((self._to_decibels(x) - self.mean) / self.std).to(self._dtype)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or cast it; its filters stay in float32 or wider, as a Fourier transform needs."""
+        self._dtype = fn(self.mean).dtype
+
+        def apply(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return tensor.to(moved.device) if moved.dtype in (torch.float16, torch.bfloat16) else moved
+
+        return super()._apply(apply, recurse)
 
     @torch.no_grad()
     def fit(self, waveforms: Iterable[Tensor]) -> "LogMel":
         """Estimate ``mean`` and ``std`` from batches of waveforms, ``(B, C, T)``, and return the module."""
         count, total, squares = 0, 0.0, 0.0
         for batch in waveforms:
-            decibels = self._to_decibels(batch).double()
+            decibels = self._to_decibels(batch).cpu().double()  # some devices have no float64
             count += decibels.numel()
             total += decibels.sum().item()
             squares += decibels.square().sum().item()

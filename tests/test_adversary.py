@@ -549,3 +549,12 @@ def test_freezing_that_keeps_the_graph():
     viewmaker.zero_grad()
     augmentation.freeze(False).perturb(x, noise).square().sum().backward()
     assert any(parameter.grad.abs().sum() > 0 for parameter in viewmaker.parameters())
+
+
+def test_warm_up_does_not_count_what_checkpointing_repeats():
+    from torch.utils.checkpoint import checkpoint
+
+    augmentation, encoder = augment(warmup=10), make_encoder()
+    for _ in range(3):
+        checkpoint(lambda x: encoder(augmentation(x)), images(), use_reentrant=False).square().sum().backward()
+    assert augmentation._calls == 3

@@ -622,3 +622,30 @@ def test_error_shapes_that_differ(function, shape, parts, monkeypatch):
 def test_error_samples_without_a_dimension(function):
     with pytest.raises(ValueError, match=r"`(x|delta)`.*\(4,\)"):
         function(torch.rand(4), torch.rand(4))
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda x: viewaug.distortion(x, x),
+        lambda x: viewaug.rescale_to_budget(x, 0.1),
+        lambda x: viewaug.project_to_budget(x, 0.1),
+        lambda x: viewaug.fit_budget(x, x, 0.1, None),
+    ],
+)
+def test_integers_are_refused(measure):
+    """Differences of bytes wrap round, and what is projected would be cut off."""
+    with pytest.raises(TypeError, match=r"floating point.*torch\.uint8"):
+        measure(torch.ones(2, 3, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("value_range", [None, (0.0, 1.0)])
+@pytest.mark.parametrize("size", [1e-15, 1e-20, 1e-30, 1e-37])
+def test_derivatives_are_finite_where_values_are(size, value_range):
+    x = torch.rand(3, 8)
+    for options in ({}, {"shrink_only": True}, {"constraint": "rescale"}, {"constraint": "project"}):
+        delta = (size * torch.randn(3, 8)).requires_grad_()
+        view = constrain(x, delta, 0.1, value_range, **options)
+        (grad,) = torch.autograd.grad(view.square().sum(), delta)
+        assert view.isfinite().all()
+        assert grad.isfinite().all()

@@ -149,6 +149,20 @@ def test_values_of_converted_images(inputs, drawn):
     torch.testing.assert_close(drawn[1]["x"], torch.stack([luma, grey])[:, None])
 
 
+def test_images_stand_upright_and_hidden_files_are_none(inputs, drawn):
+    """A camera says in EXIF how it was held; macOS leaves a file ._name beside each on other disks."""
+    levels = picture(inputs / "a.png", 12, 16)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    Image.open(inputs / "a.png").save(inputs / "a.png", exif=exif)
+    (inputs / "._a.png").write_text("no image")
+    main(arguments("views", checkpoint(inputs.parent), inputs, "--size", 12))
+    turned = torch.from_numpy(np.rot90(levels, -1).copy()).permute(2, 0, 1) / 255
+    got = drawn[0]["x"]
+    assert len(got) == 1
+    torch.testing.assert_close(got[0], turned)
+
+
 def test_sixteen_bit_images_keep_their_contrast(inputs, drawn):
     levels = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
     Image.fromarray(levels).save(inputs / "a.png")

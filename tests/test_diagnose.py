@@ -177,6 +177,7 @@ X, LABEL = np.full((4, 3, 8, 8), 0.5, dtype=np.float32), np.arange(4) % 2
         (lambda f: write(f, left=LABEL), "`x`"),
         (lambda f: write(f, x=(255 * X).astype(np.uint8), left=LABEL), "`x`"),
         (lambda f: write(f, x=X), "at least one array of labels"),
+        (lambda f: write(f, x=X[:0], left=LABEL[:0]), "to hold inputs, but its shape"),
         (lambda f: write(f, x=X, left=LABEL[:2]), "'left'"),
         (lambda f: write(f, x=X, left=LABEL / 2), "'left'"),
         (lambda f: write(f, x=X, left=-LABEL), "'left'"),
@@ -208,3 +209,16 @@ def test_mixtures_take_from_other_inputs():
     assert view.shape == (40, 1, 8, 8)
     assert (view != data[3]).flatten(1).any(1).sum() > 30
     assert len((view[view != data[3]] * 20).round().unique()) > 4
+
+
+def test_names_of_files_with_other_signs(tmp_path):
+    """A file is a file, whatever signs are in its name."""
+    from viewaug.commands.diagnose import _named
+
+    file = tmp_path / "lr=0.1.safetensors"
+    file.touch()
+    assert _named("--checkpoint", [str(file)]) == {"lr=0.1": str(file)}
+    assert _named("--checkpoint", [f"mine={file}", "other.safetensors"]) == {
+        "mine": str(file),
+        "other": "other.safetensors",
+    }

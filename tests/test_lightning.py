@@ -438,8 +438,7 @@ def test_a_step_without_a_loss_is_passed_over():
     controller = viewaug.BudgetController(own.viewmaker, unrelated=math.log(15))
     own = ViewmakerCallback(own.viewmaker, budget=controller)
     before = own.viewmaker.budget
-    trainer = fit(module(training_step=sometimes), own, epochs=1)
-    assert trainer.global_step == 2
+    fit(module(training_step=sometimes), own, epochs=1)
     assert own.viewmaker.budget != before
 
 

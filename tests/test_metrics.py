@@ -185,3 +185,12 @@ def compare(a, b) -> None:
 
 def test_two_processes(tmp_path):
     torch.multiprocessing.spawn(one_rank, (str(tmp_path / "store"),), nprocs=2)
+
+
+@pytest.mark.parametrize(
+    "metric", [Distortion(), LabelDestruction(0.1), FeatureDropout({"a": 0.5, "b": 0.5}), Collapse(3)], ids=str
+)
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+def test_nothing_to_compute(metric):
+    with pytest.raises(ValueError, match="`update` with at least one sample"):
+        metric.compute()

@@ -211,3 +211,10 @@ def test_mask_shares():
 def test_errors_of_what_views_destroy(act, message):
     with pytest.raises(ValueError, match=message):
         act()
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 20), (2, 1, 8, 8), (2, 3, 8, 8)])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_training_that_diverged_can_be_drawn(shape, bad, tmp_path):
+    x = torch.full(shape, bad)
+    view_grid(x, [x]).savefig(tmp_path / "grid.png")

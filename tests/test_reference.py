@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import viewaug
 from viewaug import Viewmaker
 
 GOLDEN = np.load(Path(__file__).parent / "viewmaker_golden.npz")
@@ -88,4 +89,47 @@ def test_incomplete_state_dict():
     state = original_state_dict(3)
     del state["res2.in1.bias"]
     with pytest.raises(ValueError, match=r"`state_dict`.*blocks\.1\.conv1\.norm\.bias"):
+        Viewmaker.from_reference(state)
+
+
+@pytest.mark.parametrize("prefix", ["", "viewmaker.", "model.viewmaker.", "view."])
+@pytest.mark.parametrize("whole", [False, True])
+def test_checkpoints_of_the_authors_systems(prefix, whole):
+    state = {f"{prefix}{name}": value for name, value in original_state_dict(3).items()}
+    state |= {"model.conv1.weight": torch.zeros(2, 2), "memory_bank": torch.zeros(3)}
+    viewmaker = Viewmaker.from_reference({"state_dict": state, "epoch": 3} if whole else state)
+    plain = Viewmaker.from_reference(original_state_dict(3))
+    x = field((1, 3, 32, 32), 0.5)
+    noise = plain.draw_noise(x)
+    assert torch.equal(viewmaker(x, noise), plain(x, noise))
+    with pytest.raises(ValueError, match="one viewmaker, but it holds"):
+        Viewmaker.from_reference({**state, **{f"other.{k}": v for k, v in original_state_dict(3).items()}})
+
+
+def test_other_activation(tmp_path):
+    """Of the layers before and after the residual blocks, which have ReLU whatever is asked for."""
+    plain, leaky = (Viewmaker.from_reference(original_state_dict(3), activation=a) for a in ("relu", "leaky_relu"))
+    x = field((1, 3, 32, 32), 0.5)
+    noise = plain.draw_noise(x)
+    viewaug.save(leaky, tmp_path / "leaky.safetensors")
+    view = viewaug.load(tmp_path / "leaky.safetensors")(x, noise)
+    assert torch.equal(view, leaky(x, noise))
+    assert (view - plain(x, noise)).abs().mean() > 1e-5
+    with pytest.raises(ValueError, match=r"`activation`.*'tanh'"):
+        Viewmaker.from_reference(original_state_dict(3), activation="tanh")
+
+
+def test_without_residual_blocks():
+    state = original_state_dict(3)
+    state["deconv1.conv2d.weight"] = state["deconv1.conv2d.weight"][:, :128]
+    viewmaker = Viewmaker.from_reference(state)
+    assert len(viewmaker.generator.blocks) == 0
+    x = field((1, 3, 32, 32), 0.5)
+    assert viewmaker(x).shape == x.shape
+
+
+def test_wrong_shapes():
+    state = original_state_dict(3)
+    state["res1.conv1.conv2d.weight"] = torch.zeros(7, 7, 3, 3)
+    with pytest.raises(ValueError, match=r"blocks\.0\.conv1\.conv\.weight of shape \(129, 129, 3, 3\)"):
         Viewmaker.from_reference(state)

@@ -150,3 +150,14 @@ def test_example(capsys):
     loss = audio_simclr.main(["--views", "both", "--epochs", "1", "--batch", "128"])
     assert 0 < loss < 1.5 * math.log(255)
     assert "epoch 0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_cast_to_half_precision(dtype):
+    """As a part of a host that is: filters stay as they are, and what comes out fits what comes next."""
+    x = waveforms()
+    exact = LogMel(8000)(x)
+    cast = torch.nn.Sequential(LogMel(8000)).to(dtype)
+    assert cast(x.to(dtype)).dtype == dtype
+    torch.testing.assert_close(cast(x).float(), exact, rtol=0.01, atol=0.1)
+    assert cast.float()(x).dtype == torch.float32

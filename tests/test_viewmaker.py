@@ -3,11 +3,14 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+import viewaug
 from viewaug import AdversarialAugmentation, Viewmaker, distortion
+from viewaug.perturbations import PERTURBATIONS
 
 GENERATORS = ("random", "fast", "reference")
 LEARNED = ("fast", "reference")
@@ -291,3 +294,55 @@ def test_bad_budget_assigned_or_passed(budget):
         viewmaker.budget = budget
     with pytest.raises(ValueError, match="`budget`"):
         viewmaker(image(1, 3, 8, 8), budget=budget)
+
+
+def test_numbers_of_numpy(tmp_path):
+    """They are numbers like others, and a file holds them."""
+    warp = {"name": "warp", "reach": np.float32(0.1), "knots": np.int64(3)}
+    viewmaker = Viewmaker(np.int64(3), budget=np.float32(0.5), perturbation=warp, width=np.int32(8), eps=np.float64(0))
+    viewmaker.budget = np.float16(0.25)
+    viewaug.save(viewmaker, tmp_path / "viewmaker.safetensors")
+    assert viewaug.load(tmp_path / "viewmaker.safetensors").budget == 0.25
+    with pytest.raises(TypeError, match="`budget`"):
+        Viewmaker(budget=np.bool_(True))
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+@pytest.mark.parametrize("dims", [1, 2])
+def test_full_backward_hooks_and_flat_weights(dims):
+    """Nothing changes what a submodule returned, and weights lie in memory as torch's own do."""
+    viewmaker = Viewmaker(2, dims=dims)
+    seen = []
+    for module in viewmaker.modules():
+        module.register_full_backward_hook(lambda module, *args: seen.append(type(module).__name__))
+    viewmaker(torch.rand(2, 2, *(8,) * dims, requires_grad=True)).square().sum().backward()
+    assert "FastGenerator" in seen
+    flat = torch.nn.utils.parameters_to_vector(viewmaker.parameters())
+    torch.nn.utils.vector_to_parameters(flat, viewmaker.parameters())
+    optimizer = torch.optim.LBFGS(viewmaker.parameters(), max_iter=2)
+    x = torch.rand(2, 2, *(8,) * dims)
+    noise = viewmaker.draw_noise(x)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = viewmaker(x, noise).square().mean()
+        loss.backward()
+        return loss
+
+    assert torch.isfinite(optimizer.step(closure))
+
+
+@pytest.mark.parametrize("value_range", [None, (0.0, 1.0)])
+@pytest.mark.parametrize("size", [0.0, 1e-38, 1e-20, 1e-8])
+@pytest.mark.parametrize("name", [name for name in PERTURBATIONS if name != "kornia"])
+def test_a_near_silent_sample_leaves_gradients_finite(name, size, value_range):
+    if name == "colour" and value_range is None:
+        return
+    dims = 1 if name in ("gain", "filter") else 2
+    viewmaker = Viewmaker(3, dims=dims, perturbation=name, value_range=value_range, width=8, depth=1)
+    x = torch.rand(4, 3, *(8,) * dims, generator=torch.Generator().manual_seed(0))
+    x[1] *= size
+    view = viewmaker(x)
+    view.square().sum().backward()
+    assert view.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in viewmaker.parameters() if p.grad is not None)

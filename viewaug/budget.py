@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from viewaug._checks import is_number
+
 # Newton's method on a piecewise linear function gains at least a factor of 4 a step in (gap x slope), and typically
 # ends after 4 to 6 steps. On a CPU it runs until it has settled; elsewhere looking would cost a synchronisation.
 _STEPS, _CPU_STEPS = 20, 100
@@ -369,7 +371,7 @@ def check_budget(budget: float | Tensor) -> None:
         if not _may_look(budget):
             return
         right = bool(((budget > 0) & budget.isfinite()).all())
-    elif isinstance(budget, bool) or not isinstance(budget, (int, float)):
+    elif not is_number(budget):
         raise TypeError(f"Expected `budget` to be a float or a tensor, but got {type(budget).__name__}.")
     else:
         right = 0 < budget < math.inf
@@ -378,7 +380,13 @@ def check_budget(budget: float | Tensor) -> None:
 
 
 def widen(x: Tensor) -> Tensor:
-    """Cast half precision to float32, in which a budget can be counted; leave float32 and float64 as they are."""
+    """Cast half precision to float32, in which a budget can be counted; leave float32 and float64 as they are.
+
+    Raises:
+        TypeError: for any other dtype: a difference of bytes would wrap round, and a view in integers be cut off.
+    """
+    if not x.is_floating_point():
+        raise TypeError(f"Expected floating point tensors, in which a budget can be counted, but got {x.dtype}.")
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 

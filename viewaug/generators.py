@@ -2,13 +2,13 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from viewaug._checks import check_count
+from viewaug._checks import check_choice, check_count, is_number
 from viewaug.budget import widen
 from viewaug.perturbations import Raw
 from viewaug.perturbations.base import white
@@ -121,7 +121,7 @@ class FastGenerator(RandomGenerator):
         super().__init__(channels, maps, dims, numbers)
         for name, value in (("width", width), ("depth", depth), ("patch", patch), ("noise", noise)):
             check_count(name, value)
-        if isinstance(departure, bool) or not isinstance(departure, (int, float)):
+        if not is_number(departure):
             raise TypeError(f"Expected `departure` to be a float, but got {type(departure).__name__}.")
         if not 0 < departure < math.inf:
             raise ValueError(f"Expected `departure` to be positive and finite, but got {departure}.")
@@ -231,6 +231,7 @@ class ReferenceGenerator(Generator):
         numbers: numbers per sample to make, which the original does not: by a linear layer on the means of what the
             last block returns and on as many numbers of noise.
         blocks: number of residual blocks.
+        activation: ``"relu"`` or ``"leaky_relu"``; in residual blocks it is the former whatever is asked for.
 
     Shape:
         - x: ``(B, channels, H, W)``, with sides of at least 5 (reflection padding).
@@ -241,21 +242,26 @@ class ReferenceGenerator(Generator):
 
     smallest = 5
 
-    def __init__(self, channels: int, maps: int, dims: int, numbers: int = 0, *, blocks: int = 3) -> None:
+    def __init__(
+        self, channels: int, maps: int, dims: int, numbers: int = 0, *, blocks: int = 3, activation: str = "relu"
+    ) -> None:
         super().__init__()
-        check_count("blocks", blocks)
+        check_count("blocks", blocks, 0)
+        check_choice("activation", activation, _ACTIVATIONS)
         if dims != 2:
             raise ValueError(f"Expected `dims` to be 2 for the reference generator, but got {dims}.")
         self.down = nn.Sequential(
-            _ConvNorm(channels + 1, 32, 9), _ConvNorm(32, 64, 3, stride=2), _ConvNorm(64, 128, 3, stride=2)
+            _ConvNorm(channels + 1, 32, 9, act=activation),
+            _ConvNorm(32, 64, 3, stride=2, act=activation),
+            _ConvNorm(64, 128, 3, stride=2, act=activation),
         )
         self.blocks = nn.ModuleList(_ReferenceBlock(128 + i + 1) for i in range(blocks))
         if maps:
             self.up = nn.Sequential(
                 nn.Upsample(scale_factor=2),
-                _ConvNorm(128 + blocks, 64, 3),
+                _ConvNorm(128 + blocks, 64, 3, act=activation),
                 nn.Upsample(scale_factor=2),
-                _ConvNorm(64, 32, 3),
+                _ConvNorm(64, 32, 3, act=activation),
             )
             self.head = nn.Conv2d(32, maps, 9, padding=4, padding_mode="reflect")
         self.maps = maps
@@ -277,8 +283,11 @@ class ReferenceGenerator(Generator):
         return f"blocks={len(self.blocks)}"
 
 
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "leaky_relu": F.leaky_relu}
+
+
 class _ConvNorm(nn.Module):
-    def __init__(self, channels: int, width: int, kernel: int, stride: int = 1, *, act: bool = True) -> None:
+    def __init__(self, channels: int, width: int, kernel: int, stride: int = 1, *, act: str | None = "relu") -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, width, kernel, stride, kernel // 2, padding_mode="reflect")
         self.norm = nn.InstanceNorm2d(width, affine=True)
@@ -286,14 +295,14 @@ class _ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(self.conv(x))
-        return F.relu(x) if self.act else x
+        return _ACTIVATIONS[self.act](x) if self.act else x
 
 
 class _ReferenceBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv1 = _ConvNorm(width, width, 3)
-        self.conv2 = _ConvNorm(width, width, 3, act=False)
+        self.conv2 = _ConvNorm(width, width, 3, act=None)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(self.conv1(x))

@@ -66,7 +66,7 @@ class Distortion(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """Return the figures."""
-        samples = dim_zero_cat(self.samples)
+        samples = _joined(self.samples)
         return {
             "mean": samples.mean(),
             "max": samples.max(),
@@ -128,7 +128,7 @@ class LabelDestruction(Metric):
 
     def compute(self) -> dict[str, Any]:
         """Return the figures."""
-        p = dim_zero_cat(self.probabilities)
+        p = _joined(self.probabilities)
         generator = torch.Generator().manual_seed(self.seed)
         index = torch.randint(len(p), (self.resamples, len(p)), generator=generator).to(p.device)
         drawn = [self._figures(p[rows]) for rows in index]
@@ -195,7 +195,7 @@ class FeatureDropout(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """Return the figures; tasks are in the order of `thresholds`."""
-        survived = dim_zero_cat(self.survived)
+        survived = _joined(self.survived)
         dropped = 1 - survived
         count = dropped.sum(1)
         return {
@@ -252,6 +252,8 @@ class Collapse(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """Return the figures."""
+        if not self.count:
+            raise ValueError(_EMPTY)
         mean = self.total / self.count
         covariance = self.products / self.count - mean[:, None] * mean
         share = torch.linalg.eigvalsh(covariance).clamp(min=0)
@@ -285,6 +287,16 @@ def mask_share(x: Tensor, view: Tensor, mask: Tensor) -> Tensor:
         raise ValueError(f"Expected `x`, `view` (B, C, *spatial) and `mask` (B, 1, *spatial), but got {shapes}.")
     change = (view - x).abs()
     return (change * mask).flatten(1).sum(1) / change.flatten(1).sum(1)
+
+
+_EMPTY = "Expected an `update` with at least one sample before `compute`, but there was none."
+
+
+def _joined(parts: Tensor | list[Tensor]) -> Tensor:
+    joined = dim_zero_cat(parts) if len(parts) else torch.empty(0)
+    if not len(joined):
+        raise ValueError(_EMPTY)
+    return joined
 
 
 def _within(p: Tensor) -> Tensor:

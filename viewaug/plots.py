@@ -246,6 +246,11 @@ def mask_shares(shares: Mapping[str, Tensor], area: float) -> Figure:
     return figure
 
 
+def _finite(x: Tensor) -> Tensor:
+    """What limits can be taken of: a training that diverged has to be seen, not to end."""
+    return x.nan_to_num(0.0, 0.0, 0.0)
+
+
 def _ready(x: Tensor) -> Tensor:
     return x.detach().float().cpu()
 
@@ -260,7 +265,7 @@ def _draw_image(ax: Any, signal: Tensor, change: bool, value_range: ValueRange) 
 def _draw_map(ax: Any, signal: Tensor, change: bool, source: Tensor) -> None:
     """Draw the mean channel, low frequencies below, in the colours of its input's range; a change around white."""
     signal, source = (s[:, s.shape[1] // 2] if s.ndim == 4 else s for s in (signal, source))
-    low, high = (value.item() for value in source.mean(0).aminmax())
+    low, high = (value.item() for value in _finite(source.mean(0)).aminmax())
     limits = ((low - high) / 2, (high - low) / 2) if change else (low, high)
     colours = "RdBu_r" if change else "magma"
     ax.imshow(signal.mean(0).numpy(), cmap=colours, vmin=limits[0], vmax=limits[1], origin="lower", aspect="auto")
@@ -268,6 +273,6 @@ def _draw_map(ax: Any, signal: Tensor, change: bool, source: Tensor) -> None:
 
 def _draw_curves(ax: Any, signal: Tensor, source: Tensor) -> None:
     """Draw one curve a channel, with the limits of the input."""
-    size = max(source.abs().max().item(), 1e-12)
+    size = max(_finite(source).abs().max().item(), 1e-12)
     ax.plot(signal.T.numpy(), linewidth=0.5)
     ax.set_ylim(-1.1 * size, 1.1 * size)

@@ -68,7 +68,7 @@ class Probe(nn.Module):
         """Return the share of inputs whose label is the likeliest, for each task's name."""
         logits = [self(part) for part in x.split(batch)]
         likeliest = {task: torch.cat([part[task] for part in logits]).argmax(1) for task in labels}
-        return {task: (likeliest[task] == label.to(x.device)).double().mean().item() for task, label in labels.items()}
+        return {task: (likeliest[task] == label.to(x.device)).float().mean().item() for task, label in labels.items()}
 
 
 def correct_probability(scorer: Scorer, x: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -153,9 +153,10 @@ def _logistic_regression(features: Tensor, label: Tensor) -> nn.Linear:
         from sklearn.linear_model import LogisticRegression
     except ImportError as error:
         raise ImportError("Probe.fit needs scikit-learn: pip install 'viewaug[diagnose]'") from error
-    mean, std = features.double().mean(0), features.double().std(0, correction=0)
+    wide = features.cpu().double()  # some devices have no float64
+    mean, std = wide.mean(0), wide.std(0, correction=0)
     scale = torch.where(std > 0, 1 / std, 0)  # a dead feature says nothing
-    standard = ((features.double() - mean) * scale).cpu().numpy()
+    standard = ((wide - mean) * scale).numpy()
     fitted = LogisticRegression(max_iter=1000).fit(standard, label.cpu().numpy())
     weight, bias = (torch.from_numpy(part).to(scale) for part in (fitted.coef_, fitted.intercept_))
     if len(bias) == 1:  # of two classes, the logit of the second against the first

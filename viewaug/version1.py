@@ -68,6 +68,8 @@ class PatchGenerator(Generator):
         self.blocks = nn.ModuleList(_NoisyBlock(width, noise, dims) for _ in range(depth))
         self.head = conv(width, maps * patch**dims, 1) if maps else None
         self.numbers_head = nn.Linear(width + depth * noise, numbers) if numbers else None
+        if dims == 2:
+            self.to(memory_format=torch.channels_last)  # faster convolutions, whatever the format of the input
 
     def noise_shapes(self, size: Sequence[int]) -> Shapes:
         grid = tuple(-(-side // self.patch) for side in size)  # rounded up
@@ -76,8 +78,6 @@ class PatchGenerator(Generator):
     def forward(self, x: Tensor, noise: Sequence[Tensor]) -> Raw:
         size = x.shape[2:]
         h = self.stem(pad_to(x, self.patch))
-        if x.ndim == 4:  # faster convolutions, whatever the format of the input
-            h = h.contiguous(memory_format=torch.channels_last)
         for block, field, numbers in zip(self.blocks, noise[::2], noise[1::2], strict=True):
             h = block(h, field, numbers)
         h = F.leaky_relu(h, 0.1)
@@ -106,8 +106,8 @@ class _NoisyBlock(nn.Module):
     def forward(self, h: Tensor, field: Tensor, numbers: Tensor) -> Tensor:
         field, numbers = standardise(field), standardise(numbers)
         shift = self.numbers(numbers)[(..., *(None,) * (h.ndim - 2))]
-        mixed = self.conv1(F.leaky_relu(h, 0.1)) + self.field(field) + shift
-        return h + self.conv2(F.leaky_relu(mixed, 0.1))
+        mixed = self.conv1(F.leaky_relu(h, 0.1)).add_(self.field(field)).add_(shift)
+        return self.conv2(F.leaky_relu(mixed, 0.1, inplace=True)).add_(h)
 
 
 class FadingMask(Perturbation):

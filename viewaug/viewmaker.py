@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from viewaug._checks import check_choice, check_count
+from viewaug._checks import check_choice, check_count, is_number, plain
 from viewaug.budget import (
     Constraint,
     ValueRange,
@@ -131,9 +131,10 @@ class Viewmaker(nn.Module):
         check_value_range(value_range)
         if not 0 <= eps < math.inf:
             raise ValueError(f"Expected `eps` to be non-negative and finite, but got {eps}.")
-        self.channels, self.dims = channels, dims
+        channels, options, perturbation = int(channels), plain(options), plain(perturbation)
+        self.channels, self.dims = channels, int(dims)
         self.value_range: ValueRange = None if value_range is None else (float(value_range[0]), float(value_range[1]))
-        self.constraint, self.units, self.eps = constraint, units, eps
+        self.constraint, self.units, self.eps = constraint, units, float(eps)
         self.perturbation = build(perturbation, self.perturbations)
         inherits = any(bound == COMMON for _, bound in leaves(self.perturbation, COMMON))
         self.budget = budget if inherits else None
@@ -182,7 +183,7 @@ class Viewmaker(nn.Module):
 
     @strength.setter
     def strength(self, value: float) -> None:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if not is_number(value):
             raise TypeError(f"Expected `strength` to be a float, but got {type(value).__name__}.")
         if not 0 < value <= 1:
             raise ValueError(f"Expected `strength` to be above 0 and up to 1, but got {value}.")
@@ -344,28 +345,28 @@ class Viewmaker(nn.Module):
         budget: float = 0.05,
         clamp: bool = True,
         frequency_domain: bool = False,
+        activation: str = "relu",
     ) -> "Viewmaker":
         """Build the original viewmaker from the state dict of an original checkpoint.
 
         Views agree with the authors' code: budget before clamp, 1e-4 in the denominator, un-normalised DCT.
 
         Args:
-            state_dict: parameters under the names of the authors' code. Residual blocks that it stores but
-                does not use are dropped.
+            state_dict: parameters under the names of the authors' code, or a checkpoint of their Lightning systems that
+                holds these, loaded by ``torch.load``. Residual blocks that it stores but does not use are dropped.
             budget: the original's ``distortion_budget``.
             clamp: whether views are clamped to [0, 1]. Class default of the original; its released image runs do not.
             frequency_domain: whether the original ran on DCT coefficients.
+            activation: of the original, which its parameters do not tell: ``"relu"``, its default, or
+                ``"leaky_relu"``. One that scaled its input down, by ``downsample_to``, is another network, which is not
+                here.
 
         Raises:
             ValueError: if the state dict is not one of an original viewmaker.
         """
-        try:
-            channels, used = state_dict["deconv3.conv2d.weight"].shape[0], state_dict["deconv1.conv2d.weight"].shape[1]
-        except (KeyError, AttributeError, IndexError):
-            raise ValueError(
-                "Expected `state_dict` to hold an original viewmaker's parameters, but found no "
-                f"'deconv1.conv2d.weight' or no 'deconv3.conv2d.weight' among its {len(state_dict)} entries."
-            ) from None
+        state_dict = _originals(state_dict)
+        options: dict[str, Any] = {} if activation == "relu" else {"activation": activation}
+        channels, used = state_dict["deconv3.conv2d.weight"].shape[0], state_dict["deconv1.conv2d.weight"].shape[1]
         viewmaker = cls(
             channels,
             budget=budget,
@@ -375,7 +376,8 @@ class Viewmaker(nn.Module):
             constraint="rescale_coefficients" if frequency_domain else "rescale",
             units="raw",
             eps=1e-4,
-            blocks=used - 128,
+            blocks=max(0, used - 128),
+            **options,
         )
         renamed = {_rename(name): value for name, value in state_dict.items()}
         expected = viewmaker.generator.state_dict()
@@ -384,6 +386,12 @@ class Viewmaker(nn.Module):
             raise ValueError(
                 f"Expected `state_dict` to hold {used - 128} residual blocks, but nothing gives {missing[0]}."
             )
+        for name, value in expected.items():
+            if renamed[name].shape != value.shape:
+                raise ValueError(
+                    f"Expected `state_dict` to hold the original's {name} of shape {tuple(value.shape)}, "
+                    f"but it is {tuple(renamed[name].shape)}."
+                )
         viewmaker.generator.load_state_dict({name: renamed[name] for name in expected})
         return viewmaker
 
@@ -450,6 +458,25 @@ def _standardise(x: Tensor, shift: float | Tensor, scale: float | Tensor) -> Ten
     if not isinstance(shift, float) or shift:
         x = x - shift
     return x if isinstance(scale, float) and scale == 1 else x / scale
+
+
+def _originals(state_dict: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """Return the parameters of the original viewmaker in a state dict, or in a checkpoint that holds one."""
+    state_dict = state_dict.get("state_dict", state_dict)
+    last = "deconv3.conv2d.weight"
+    prefixes = [name.removesuffix(last) for name in state_dict if name.endswith(last)]
+    if len(prefixes) > 1:
+        raise ValueError(f"Expected `state_dict` to hold one viewmaker, but it holds {', '.join(prefixes)}.")
+    found = {
+        name.removeprefix(prefix): v for prefix in prefixes for name, v in state_dict.items() if name.startswith(prefix)
+    }
+    for name in ("deconv1.conv2d.weight", last):
+        if getattr(found.get(name), "ndim", 0) != 4:
+            raise ValueError(
+                f"Expected `state_dict` to hold an original viewmaker's parameters, but found no {name!r} "
+                f"among its {len(state_dict)} entries."
+            )
+    return found
 
 
 def _rename(name: str) -> str:

@@ -28,7 +28,8 @@ def signal_files(place: Path, viewmaker: Viewmaker, count: int) -> list[Path]:
         return [place]
     if not place.is_dir():
         raise FileNotFoundError(f"Expected a folder, or a file of {', '.join(sorted(suffixes))}, but got {place}.")
-    files = sorted(file for file in place.iterdir() if file.suffix.lower() in suffixes)[:count]
+    known = (file for file in place.iterdir() if file.suffix.lower() in suffixes)
+    files = sorted(file for file in known if not file.name.startswith("."))[:count]  # macOS leaves ._ beside each
     if not files:
         raise FileNotFoundError(f"Expected files of {', '.join(sorted(suffixes))} in {place}, but found none.")
     return files
@@ -89,9 +90,10 @@ def _takes_images(viewmaker: Viewmaker) -> bool:
 
 
 def _read_image(file: Path, viewmaker: Viewmaker) -> Tensor:
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     with Image.open(file) as opened:
+        ImageOps.exif_transpose(opened, in_place=True)
         # PIL would clip 16 bits instead of scaling them
         image = opened.point(lambda value: value / 256, "L") if opened.mode.startswith("I;16") else opened
         mode = "RGB" if viewmaker.channels == 3 else "L"

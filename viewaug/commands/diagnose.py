@@ -132,6 +132,8 @@ def read_data(file: Path, count: int) -> "Data":
     if "x" not in arrays or not arrays["x"].is_floating_point() or arrays["x"].ndim < 3:
         raise ValueError(f"Expected `x` in {file}, floats of shape (N, C, ...), but found {', '.join(arrays)}.")
     x = arrays.pop("x").float()
+    if not x.numel():
+        raise ValueError(f"Expected `x` in {file} to hold inputs, but its shape is {tuple(x.shape)}.")
     mask = arrays.pop("mask", None)
     if mask is not None and mask.shape != (len(x), 1, *x.shape[2:]):
         raise ValueError(
@@ -150,7 +152,8 @@ def _named(option: str, values: Sequence[str]) -> dict[str, str]:
     named = {}
     for value in values:
         name, separator, rest = value.partition("=")
-        name, rest = (name, rest) if separator else (Path(value).name.split(".")[0], value)
+        if not separator or Path(value).is_file():  # whose name may have a sign of equality, or a point, in it
+            name, rest = Path(value).stem, value
         if name in named or not name or not rest or "/" in name:
             raise ValueError(f"Expected {option} as NAME=..., of different names, but got {value!r}.")
         named[name] = rest

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from viewaug._checks import check_choice
+from viewaug._checks import check_choice, is_number
 from viewaug.perturbations.base import Needs, Perturbation, Raw, cells_of, per_sample, smooth, spread, white
 
 Fill = Literal["mean", "zero", "noise"]
@@ -38,7 +38,7 @@ class Region(Perturbation):
 
     def __init__(self, share: float, grain: Grain, edge: Edge, channels: bool) -> None:
         super().__init__()
-        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
+        if not is_number(share) or not 0 < share < 1:
             raise ValueError(f"Expected `share` to be between 0 and 1, but got {share!r}.")
         self.share = float(share)
         for cell in grain if isinstance(grain, Sequence) else (() if grain is None else (grain,)):
@@ -255,7 +255,7 @@ def _checked(edge: Edge) -> Edge:
     if edge is None:
         return None
     low, high = edge if isinstance(edge, (list, tuple)) and len(edge) == 2 else (edge, edge)
-    numbers = all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in (low, high))
+    numbers = all(map(is_number, (low, high)))
     if not numbers or not 0 <= low <= high < math.inf or (low == 0) != (high == 0):
         raise ValueError(
             f"Expected `edge` to be 0, positive, (low, high) with 0 < low <= high, or None, but got {edge!r}."

@@ -166,10 +166,10 @@ def fast_idct(coefficients: Tensor, dim: int) -> Tensor:
 
 def _twiddle(x: Tensor) -> Tensor:
     n = x.shape[-1]
-    k = torch.arange(n, dtype=torch.float64, device=x.device)
+    k = torch.arange(n, dtype=torch.float64, device="cpu")  # some devices have no float64
     factor = torch.polar(torch.full_like(k, math.sqrt(2 / n)), -math.pi / (2 * n) * k)
     factor[0] /= math.sqrt(2)
-    return factor.to(torch.complex64 if x.dtype == torch.float32 else torch.complex128)
+    return factor.to(torch.complex64 if x.dtype == torch.float32 else torch.complex128).to(x.device)
 
 
 def _order(n: int, device: torch.device) -> Tensor:
