@@ -1,5 +1,6 @@
 """Lightning: learned views for a LightningModule as it is, by a callback."""
 
+import contextlib
 import functools
 import importlib
 import sys
@@ -15,6 +16,7 @@ from viewaug._batches import Spec, describe, find_views, get, put
 from viewaug._checks import check_count
 from viewaug._files import replacing
 from viewaug._noise import generator_at
+from viewaug.checkpoints import header
 from viewaug.joint_optimizer import adamw, step_if_finite
 
 
@@ -209,6 +211,11 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
         """Give the module its ``training_step`` back; the viewmaker stays a part of it."""
         self._unwrap(pl_module)
         self._last = None
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Say how the viewmaker was made, for ``viewaug extract``."""
+        with contextlib.suppress(TypeError, ValueError):  # a perturbation of one's own may have no name
+            checkpoint["viewaug"] = header(self.viewmaker)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the viewmaker's Adam; its weights are in the module's state."""

@@ -1,6 +1,8 @@
-"""``viewaug views`` and ``viewaug info``: what they read, write, print and refuse."""
+"""``viewaug views``, ``info`` and ``extract``: what they read, write, print and refuse."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +12,12 @@ import pytest
 import soundfile
 import torch
 from matplotlib.figure import Figure
+from omegaconf import OmegaConf
 from PIL import Image
 
 import viewaug
 from viewaug import plots
+from viewaug.checkpoints import header
 from viewaug.cli import main
 from viewaug.perturbations import PERTURBATIONS
 
@@ -487,3 +491,101 @@ def test_values_that_do_not_fit(inputs, capsys, value):
     code, error = refused(arguments("info", checkpoint(inputs.parent), inputs), capsys)
     assert code == 1
     assert "a.npy" in error
+
+
+class TestExtract:
+    """The viewmaker in a host's checkpoint, whatever else is in there."""
+
+    @pytest.fixture
+    def viewmaker(self):
+        torch.manual_seed(0)
+        return viewaug.Viewmaker(width=8, depth=1, budget=0.07)
+
+    @staticmethod
+    def checkpoint(folder, viewmaker, prefix="viewmaker.", **more):
+        state = {f"{prefix}{name}": value for name, value in viewmaker.state_dict().items()}
+        state |= {"backbone.conv1.weight": torch.zeros(2, 2), "backbone.generator.weight": torch.zeros(1)}
+        torch.save({"state_dict": state, "epoch": 3, **more}, folder / "run.ckpt")
+        return folder / "run.ckpt"
+
+    @staticmethod
+    def extracted(file, *options):
+        main(["extract", str(file), "--out", str(file.parent / "v.safetensors"), *options])
+        return viewaug.load(file.parent / "v.safetensors")
+
+    @pytest.mark.parametrize("prefix", ["viewmaker.", "model.viewmaker.", "_orig_mod.module.viewmaker."])
+    def test_what_the_checkpoint_says(self, prefix, viewmaker, tmp_path):
+        found = self.extracted(self.checkpoint(tmp_path, viewmaker, prefix, viewaug=header(viewmaker)))
+        x = torch.rand(2, 3, 8, 8)
+        noise = viewmaker.draw_noise(x)
+        assert found.config == viewmaker.config
+        assert torch.equal(found(x, noise), viewmaker(x, noise))
+
+    def test_what_the_user_says(self, viewmaker, tmp_path):
+        file = self.checkpoint(tmp_path, viewmaker, "view.")
+        config = json.dumps({"width": 8, "depth": 1, "budget": 0.07})
+        assert self.extracted(file, "--config", config, "--prefix", "view.").config == viewmaker.config
+
+    def test_random_views_have_no_weights(self, tmp_path):
+        viewmaker = viewaug.Viewmaker(generator="random", perturbation="mix", budget=None)
+        assert (
+            self.extracted(self.checkpoint(tmp_path, viewmaker, viewaug=header(viewmaker))).config == viewmaker.config
+        )
+
+    def test_nothing_is_executed(self, viewmaker, tmp_path, monkeypatch):
+        """Hosts put objects of their own into checkpoints; and so may anybody."""
+        monkeypatch.chdir(tmp_path)
+        more = {"hyper_parameters": OmegaConf.create({"a": [1, {"b": 2}]}), "evil": Evil(), "path": Path("x")}
+        found = self.extracted(self.checkpoint(tmp_path, viewmaker, viewaug=header(viewmaker), **more))
+        assert found.config == viewmaker.config
+        assert not (tmp_path / "pwned").exists()
+
+    def test_of_lightning(self, tmp_path):
+        from lightning.pytorch import LightningModule, Trainer
+        from viewaug.adapters.lightning import ViewmakerCallback
+
+        class Module(LightningModule):
+            def __init__(self, width):
+                super().__init__()
+                self.save_hyperparameters()
+                self.net = torch.nn.Conv2d(3, width, 3)
+
+            def training_step(self, batch, index):
+                return self.net(batch).square().mean()
+
+            def configure_optimizers(self):
+                return torch.optim.SGD(self.parameters(), 0.1)
+
+        own = ViewmakerCallback(viewaug.Viewmaker(width=8, depth=1), budget=lambda step: 0.01 * (1 + step))
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        trainer = Trainer(max_epochs=1, accelerator="cpu", callbacks=[own], default_root_dir=tmp_path, **quiet)
+        trainer.fit(Module(4), torch.utils.data.DataLoader(torch.rand(8, 3, 8, 8), batch_size=4))
+        trainer.save_checkpoint(tmp_path / "run.ckpt")
+        found = self.extracted(tmp_path / "run.ckpt")
+        assert found.budget == pytest.approx(0.02)
+        for name, value in own.viewmaker.state_dict().items():
+            assert torch.equal(found.state_dict()[name], value)
+
+    @pytest.mark.parametrize(
+        ("content", "options", "message"),
+        [
+            ({"state_dict": {"net.w": torch.zeros(1)}, "epoch": 1}, [], "give --config. It holds state_dict, epoch"),
+            ({"net.w": torch.zeros(1)}, ["--config", "{}"], "parameters in .*, but found net.w"),
+            ({"state_dict": {}}, ["--config", "{"], "--config to be JSON"),
+            ({"state_dict": {}}, ["--config", "[]"], "JSON object"),
+            ([1], [], "a dictionary, but it holds a list"),
+            (None, [], "run.ckpt cannot be read"),
+        ],
+    )
+    def test_errors(self, content, options, message, tmp_path, capsys):
+        file = tmp_path / "run.ckpt"
+        file.write_bytes(b"no") if content is None else torch.save(content, file)
+        with pytest.raises(SystemExit) as error:
+            self.extracted(file, *options)
+        assert error.value.code == 1
+        assert re.search(message, capsys.readouterr().err)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch pwned",)

@@ -274,17 +274,24 @@ def test_import_needs_neither_solo_nor_hydra():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
 
 
-def hydra(folder: Path, *options: str, group: str | None = "default") -> str:
-    """Run the untouched main script, with the swap on the command line or not at all."""
+SEARCH_PATH = "hydra.searchpath=[pkg://viewaug.adapters.solo_learn.conf]"
+
+
+def hydra(folder: Path, *options: str, group: str | None = "default", search_path: bool = True) -> str:
+    """Run the untouched main script, with the swap on the command line or not at all.
+
+    Without the search path it is the plugin that finds the group, as where the wheel is installed.
+    """
     (folder / "cfg").mkdir(exist_ok=True)
     base = configuration(max_epochs=1, devices=1, strategy="auto", crops=[[12, 2]], out=str(folder))
     del base["viewmaker"]
     quiet = "hydra:\n  output_subdir: null\n  run: {dir: .}\n  sweep: {dir: ., subdir: .}\n"
     (folder / "cfg" / "run.yaml").write_text(OmegaConf.to_yaml(base) + quiet)
-    swap = [] if group is None else ["hydra.searchpath=[pkg://viewaug.adapters.solo_learn.conf]", f"+viewmaker={group}"]
+    swap = [] if group is None else [*([SEARCH_PATH] if search_path else []), f"+viewmaker={group}"]
     command = [sys.executable, DOUBLES / "main_pretrain.py", "--config-path", folder / "cfg", "--config-name", "run"]
     flags = [option for option in options if option.startswith("--")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(DOUBLES)}
+    places = [DOUBLES, *([] if search_path else [Path(__file__).parents[1]])]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, places))}
     words = [*command, *flags, *swap, *(option for option in options if option not in flags)]
     result = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -306,6 +313,21 @@ def test_the_main_script_untouched(tmp_path):
     hydra(tmp_path, "viewmaker.budget=0.02", "max_epochs=2")  # resumes
     second = torch.load(tmp_path / "run-viewmaker-rank0.pt")
     assert not torch.equal(first["viewmaker.generator.stem.weight"], second["viewmaker.generator.stem.weight"])
+
+
+def test_one_word(tmp_path):
+    hydra(tmp_path, "viewmaker.budget=0.02", search_path=False)
+    assert has_viewmaker(tmp_path / "run-viewmaker-rank0.pt")
+    with pytest.raises(AssertionError, match=r"viewmaker/defualt|Could not find"):  # and not taken for a value
+        hydra(tmp_path, group="defualt", search_path=False)
+
+
+def test_logs(tmp_path):
+    _, trainer, _ = train(configuration(viewmaker={"budget": 0.03}))
+    logged = trainer.logged_metrics
+    assert logged["viewmaker/distortion"] == pytest.approx(0.03, rel=1e-3)
+    assert logged["viewmaker/budget"] == pytest.approx(0.03)
+    assert logged["viewmaker/grad_norm"] > 0
 
 
 def test_two_lines_of_configuration_and_the_other_groups(tmp_path):

@@ -2,12 +2,14 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from viewaug._files import replacing
 from viewaug.viewmaker import Viewmaker
@@ -33,15 +35,24 @@ def save(viewmaker: Viewmaker, path: str | os.PathLike[str]) -> None:
     if not isinstance(viewmaker, Viewmaker):
         raise TypeError(f"Expected `viewmaker` to be a viewaug.Viewmaker, but got {type(viewmaker).__name__}.")
     weights = {name: value.detach().cpu().contiguous() for name, value in viewmaker.state_dict().items()}
+    metadata = {"format": "pt", "viewaug": header(viewmaker)}
+    with replacing(path) as temporary:
+        save_file(weights, temporary, metadata)
+
+
+def header(viewmaker: Viewmaker) -> str:
+    """Return what builds a viewmaker again, but for its weights, as JSON; checkpoints of hosts hold it as ``viewaug``.
+
+    Raises:
+        TypeError: if it has an option that is no plain value.
+        ValueError: if its perturbation is of a class without a name.
+    """
     try:
-        header = json.dumps({"version": viewmaker.version, "config": viewmaker.config})
+        return json.dumps({"version": viewmaker.version, "config": viewmaker.config})
     except TypeError as error:
         raise TypeError(
             f"Expected options that JSON can hold, but {error}; give an `op` of kornia's by its name and arguments."
         ) from error
-    metadata = {"format": "pt", "viewaug": header}
-    with replacing(path) as temporary:
-        save_file(weights, temporary, metadata)
 
 
 def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> Viewmaker:
@@ -71,6 +82,20 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
     except SafetensorError as error:
         raise ValueError(f"{path} is truncated or no safetensors file: {error}.") from error
+    return build(path, metadata, weights).to(device)
+
+
+def build(path: Path, metadata: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Viewmaker:
+    """Build a viewmaker of a header and of weights.
+
+    Args:
+        path: where they are from, for errors.
+        metadata: holds the header under ``viewaug``.
+        weights: by their names in the viewmaker.
+
+    Raises:
+        ValueError: if they do not make one.
+    """
     kind, config = _read_header(path, metadata)
     try:
         viewmaker = kind(**config)
@@ -90,18 +115,16 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
             raise ValueError(f"{path} has {name} of shape {tuple(value.shape)}, not {tuple(expected[name].shape)}.")
     if weights:
         viewmaker.to(next(iter(weights.values())).dtype).load_state_dict(weights)
-    return viewmaker.to(device)
+    return viewmaker
 
 
-def _read_header(path: Path, metadata: dict[str, str]) -> tuple[type[Viewmaker], dict[str, Any]]:
+def _read_header(path: Path, metadata: Mapping[str, Any]) -> tuple[type[Viewmaker], dict[str, Any]]:
     """Return the class that a file's version needs, and its arguments."""
     try:
         header = json.loads(metadata["viewaug"])
         version, config = header["version"], header["config"]
     except (KeyError, TypeError, ValueError):
-        raise ValueError(
-            f"{path} is a safetensors file, but not a viewmaker's: its header has no 'viewaug' entry."
-        ) from None
+        raise ValueError(f"{path} is not a viewmaker's: its header has no 'viewaug' entry.") from None
     if version not in (1, Viewmaker.version) or isinstance(version, bool):
         raise ValueError(f"{path} has version {version}; this viewaug reads versions 1 and {Viewmaker.version}.")
     if not isinstance(config, dict):

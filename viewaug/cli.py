@@ -1,4 +1,4 @@
-"""The command line: ``viewaug compare | demo | views | info | diagnose``."""
+"""The command line: ``viewaug compare | demo | views | info | diagnose | extract``."""
 
 import argparse
 import importlib
@@ -17,6 +17,7 @@ COMMANDS = {
         "viewaug.commands.diagnose",
         "measure which labels the views of a saved viewmaker destroy",
     ),
+    "extract": ("viewaug.commands.extract", "write the viewmaker in a host's checkpoint to a file of its own"),
     "info": ("viewaug.commands.info", "print a saved viewmaker's configuration, cost and distortion"),
 }
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import viewaug
 from viewaug import AdversarialAugmentation, BudgetController, JointOptimizer, Viewmaker
 from viewaug._noise import generator_at
+from viewaug.checkpoints import header
 
 __all__ = ["Settings", "Swap", "wrap"]
 
@@ -136,7 +137,8 @@ def wrap(method: type[Any]) -> type[Any]:
             out = super().training_step([index, views, *rest], batch_idx)
             if self._controller is not None:
                 self._controller.step(out["loss"] if isinstance(out, dict) else out)
-                self.log(f"viewmaker/{self._controller.steered}", self._controller.value)
+                if self.viewmaker.budget is None:
+                    self.log("viewmaker/strength", self.viewmaker.strength)
                 self.log("viewmaker/difficulty", self._controller.difficulty)
             return out
 
@@ -154,9 +156,13 @@ def wrap(method: type[Any]) -> type[Any]:
             if self._augmentation[0].frozen:  # a gradient of zero would go on moving it, by its momentum
                 for parameter in self.viewmaker.parameters():
                     parameter.grad = None
+            grads = [parameter.grad for parameter in self.viewmaker.parameters() if parameter.grad is not None]
+            if grads:
+                self.log("viewmaker/grad_norm", torch.nn.utils.get_total_norm(grads))
 
         def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
             super().on_save_checkpoint(checkpoint)
+            checkpoint["viewaug"] = header(self.viewmaker)  # for `viewaug extract`
             if self._controller is not None:
                 checkpoint["viewmaker_budget"] = self._controller.state_dict()
 
@@ -174,6 +180,11 @@ def wrap(method: type[Any]) -> type[Any]:
             inputs = [crops[i] * std + mean for i, (mean, std) in zip(chosen, statistics, strict=True)]
             generator = generator_at(self._seed, *place, crops[0].device)
             views = self._augmentation[0].perturb_each(inputs, generator)
+            with torch.no_grad():
+                changed = torch.cat([viewaug.distortion(x, view) for x, view in zip(inputs, views, strict=True)])
+            self.log("viewmaker/distortion", changed.mean())
+            if self.viewmaker.budget is not None:
+                self.log("viewmaker/budget", self.viewmaker.budget)
             outputs = list(crops)
             for i, view, (mean, std) in zip(chosen, views, statistics, strict=True):
                 outputs[i] = (view - mean) / std
