@@ -1,4 +1,4 @@
-"""SimCLR with lightly on learned views: lightly's own example, and eight lines.
+"""SimCLR with lightly on learned views: lightly's own example, and nine lines, as in lightly_simclr.diff.
 
 python -m viewaug.examples.lightly_simclr [--fake]
 """
