@@ -589,3 +589,13 @@ class TestExtract:
 class Evil:
     def __reduce__(self):
         return os.system, ("touch pwned",)
+
+
+def test_doctor(capsys, monkeypatch):
+    assert main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("viewaug", "torch", "kornia", "lightning", "self-test      passed"):
+        assert name in printed
+    monkeypatch.setattr("viewaug.distortion", lambda x, view: torch.zeros(len(x)))
+    assert main(["doctor"]) == 1
+    assert "failed: RuntimeError: a view missed its budget" in capsys.readouterr().out

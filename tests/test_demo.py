@@ -2,19 +2,37 @@
 
 import json
 import os
+import statistics
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
-from viewaug.examples import former
+from viewaug.examples import demo, former
 from viewaug.examples.photo_digits import photo_digits
+from viewaug.examples.two_overlays import two_overlays
 
 import viewaug
 from viewaug.cli import main
 from viewaug.comparison import Comparison
+from viewaug.comparison.verdict import with_interval
 
-QUICK = ["demo", "--images", "300", "--test-images", "60", "--steps", "3", "--seeds", "1", "--trials", "1"]
+NAMES = list(demo.DATA_SETS)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Fewer images, and two steps of the cheapest views instead of as many as the committed runs have."""
+    monkeypatch.setattr(demo, "TRAIN", 300)
+    monkeypatch.setattr(demo, "TEST", 60)
+    read = Comparison.read
+
+    def short(file):
+        known = read(file)
+        return replace(known, plan=replace(known.plan, seconds=2 * min(known.plan.prices["residual"].values())))
+
+    monkeypatch.setattr(demo.Comparison, "read", short)
 
 
 def test_photo_digits():
@@ -42,34 +60,78 @@ def test_training_and_test_images_share_no_pixels():
     assert seen[False].float().mean() == 0.25
 
 
-def test_demo_runs_and_goes_on(tmp_path, capsys):
-    out = ["--out", str(tmp_path), "--methods", "untrained", "supervised", "learned", "--probes"]
-    assert main(QUICK + out) == 0
-    printed = capsys.readouterr().out
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert [cell["method"] for cell in results["cells"]] == ["untrained", "supervised", "learned"]
-    assert results["best"] == "learned"  # the others are for reference
-    assert all(0 <= cell["test"][task] <= 100 for cell in results["cells"] for task in former.TASKS)
-    again = Comparison.read(tmp_path / "results.json")
-    assert again.table in printed
-    assert again.verdict == results["verdict"]
-    x = torch.rand(2, 3, 32, 32)
-    view = viewaug.load(tmp_path / "viewmaker.safetensors")(x)
-    assert (viewaug.distortion(x, view) > 0).all()
+def test_two_overlays():
+    data = two_overlays(60, train=True)
+    plain = photo_digits(60, train=True, corner=(1, 1), opacity=0.7)
+    assert torch.equal(data["photo"], plain.photo)
+    assert torch.equal(data["digit"], plain.digit)
+    assert set(data["shape"].tolist()) == {0, 1, 2}
+    changed = (data["x"] != plain.images).any(1)
+    assert not changed[:, :17].any()  # the shape is where the digit is not
+    assert not changed[:, :, :17].any()
+    assert changed.flatten(1).any(1).all()
+    again = two_overlays(20, train=True)
+    assert all(torch.equal(again[name], data[name][:20]) for name in data)
+
+
+def test_demo_runs_and_goes_on(small, tmp_path, capsys):
+    out = ["demo", "--methods", "none", "region", "learned:blend+additive", "--workers", "1", "--out", str(tmp_path)]
+    assert main(out) == 0
+    printed = capsys.readouterr()
+    for name in NAMES:  # a line for each finished cell, in a log
+        assert f"{name}, learned=blend+additive" in printed.err
+        known = Comparison.read(demo.RESULTS / name / "results.json")
+        assert all(line in printed.out for line in known.verdict.splitlines())
+        runs = known.runs("residual", "region")
+        assert with_interval([statistics.mean(run["test"].values()) for run in runs]) in printed.out
+    assert len(printed.err.splitlines()) < 30
+    text = (tmp_path / "report.md").read_text()
+    assert all(line in text for line in printed.out.splitlines() if line.startswith("|"))
+    for picture in ("accuracy.png", "views.png"):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
 
     # Started again, it runs what is missing alone.
     cells = sorted((tmp_path / "cells").glob("*.json"))
+    assert len(cells) == 9
     cells[0].unlink()
     times = [file.stat().st_mtime_ns for file in cells[1:]]
-    assert main(QUICK + out) == 0
+    assert main(out) == 0
     assert cells[0].exists()
     assert [file.stat().st_mtime_ns for file in cells[1:]] == times
 
-    # What diagnose takes.
-    probe = next((tmp_path / "probes").glob("*supervised*.pt2"))
-    command = ["diagnose", "--checkpoint", tmp_path / "viewmaker.safetensors", "--data", tmp_path / "data.npz"]
+
+def test_arrays_of_the_demo_for_compare_and_diagnose(small, tmp_path, capsys):
+    assert main(["demo", "--data", "digits", "--arrays", "--out", str(tmp_path)]) == 0
+    place = tmp_path / "digits"
+    out = [
+        "--data",
+        str(place / "arrays"),
+        "--out",
+        str(tmp_path / "c"),
+        "--steps",
+        "3",
+        "--seeds",
+        "1",
+        "--trials",
+        "1",
+    ]
+    assert main(["compare", *out, "--methods", "untrained", "supervised", "learned", "--probes"]) == 0
+    results = json.loads((tmp_path / "c" / "results.json").read_text())
+    assert results["best"] == "learned"  # the others are for reference
+    probe = next((tmp_path / "c" / "probes").glob("*supervised*.pt2"))
+    command = ["diagnose", "--checkpoint", tmp_path / "c" / "viewmaker.safetensors", "--data", place / "data.npz"]
     command += ["--probe", f"supervised={probe}", "--out", tmp_path / "diagnosis", "--views", 2, "--count", 20]
     assert main(list(map(str, command))) == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_arrays_are_those_of_the_committed_results(name):
+    """Of as many inputs and classes; and every method of the demo is in there, with five runs."""
+    arrays = demo.DATA_SETS[name].arrays()
+    known = Comparison.read(demo.RESULTS / name / "results.json")
+    assert set(known.labels) == set(arrays) - {"x", "split", "value_range", "mask"}
+    assert known.notes[0].startswith(f"{len(arrays['x'])} inputs")
+    assert all(len(known.runs("residual", method)) == 5 for method in demo.METHODS)
 
 
 def test_table():
@@ -91,9 +153,10 @@ def test_table():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["demo", "--seeds", "0"], "--seeds"),
-        (["demo", "--images", "-5"], "--images"),
         (["demo", "--methods"], "--methods"),
+        (["demo", "--methods", "jigsaw"], "'jigsaw' is none of"),
+        (["demo", "--data", "mnist"], "--data"),
+        (["compare", "--data", "x", "--out", "y", "--seeds", "0"], "--seeds"),
         (["dance"], "dance"),
     ],
 )
@@ -109,7 +172,7 @@ def test_version_and_help(capsys):
     for arguments, expected in (
         (["--version"], viewaug.__version__),
         (["--help"], "demo"),
-        (["demo", "--help"], "--images"),
+        (["demo", "--help"], "--arrays"),
         (["compare", "--help"], "--seeds"),
     ):
         with pytest.raises(SystemExit) as error:
