@@ -16,6 +16,10 @@ test: lint ## set up, then lint, type-check, run tests and doctests, and try the
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 	$(wheel)
 
+docs: $(VENV)/docs.stamp ## set up, then build the site into docs/_build/html
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
 lint: $(VENV)/dev.stamp ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -25,7 +29,7 @@ format: $(VENV)/dev.stamp ## repair style and formatting in place
 	$(BIN)/ruff format .
 
 clean: ## remove what builds and checks leave behind, but not .venv
-	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist docs/_build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find viewaug adapters examples tests -name __pycache__ -prune -exec rm -rf {} +
 
 # The wheel, installed without its dependencies into a second place, has to bring every package by itself. PYTHONPATH
@@ -60,6 +64,10 @@ $(VENV)/dev.stamp: pyproject.toml | $(BIN)/pip
 	$(BIN)/python -m pip install --editable '.[dev]'
 	touch $(VENV)/examples.stamp $@
 
+$(VENV)/docs.stamp: pyproject.toml | $(BIN)/pip
+	$(BIN)/python -m pip install --editable '.[docs]'
+	touch $@
+
 $(VENV)/examples.stamp: pyproject.toml | $(BIN)/pip
 	$(BIN)/python -m pip install --editable '.[examples]'
 	touch $@
@@ -67,4 +75,4 @@ $(VENV)/examples.stamp: pyproject.toml | $(BIN)/pip
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test docs lint format clean

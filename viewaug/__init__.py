@@ -10,7 +10,7 @@ from viewaug.checkpoints import load, save
 from viewaug.joint_optimizer import JointOptimizer
 from viewaug.viewmaker import Viewmaker
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "AdversarialAugmentation",
     "BudgetController",
