@@ -131,6 +131,23 @@ def test_every_public_name_is_in_the_reference(module):
     assert missing == []
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("file", sorted(DOCS.glob("notebooks/*.ipynb")), ids=lambda file: file.stem)
+def test_notebooks(file, monkeypatch, tmp_path):
+    """They run from top to bottom, and print what is kept in them, but for what is measured."""
+    monkeypatch.chdir(tmp_path)
+    threads, names = torch.get_num_threads(), {}
+    cells = [cell for cell in json.loads(file.read_text())["cells"] if cell["cell_type"] == "code"]
+    try:
+        for cell in cells:
+            exec("".join(cell["source"]), names)
+    finally:
+        torch.set_num_threads(threads)
+    assert (tmp_path / "views.png").exists()
+    assert all(cell["outputs"] for cell in cells[:2])
+    assert file.stat().st_size < 20_000
+
+
 def test_site(tmp_path):
     """Builds offline, without a warning."""
     pytest.importorskip("sphinx")

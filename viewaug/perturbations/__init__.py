@@ -21,6 +21,7 @@ from viewaug.perturbations.sequential import Compound, Sequential
 from viewaug.perturbations.spectral import Spectral
 from viewaug.perturbations.warp import Warp
 
+#: The perturbations by name; one's own goes in here, so that files can hold it.
 PERTURBATIONS: dict[str, type[Perturbation]] = {
     "additive": Additive,
     "spectral": Spectral,
