@@ -9,6 +9,7 @@ import viewaug
 
 project = "viewaug"
 author = "the viewaug developers"
+html_show_copyright = False
 version = release = viewaug.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "_gallery"]
 exclude_patterns = ["_build"]

@@ -126,9 +126,15 @@ class AdversarialAugmentation(nn.Module):
             raise ValueError(f"Expected `std` to be positive, but got {std}.")
         self.register_buffer("_calls", torch.zeros((), dtype=torch.long))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return one view, normalised; in ``eval()`` the input, normalised."""
-        return self.normalise(self.perturb(x) if self.training else x)
+    def forward(self, x: Tensor, *, where: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+        """Return one view, normalised; in ``eval()`` the input, normalised.
+
+        Args:
+            x: the input.
+            where: what may change, as of :meth:`viewaug.Viewmaker.forward`.
+            lengths: of samples with padding, likewise.
+        """
+        return self.normalise(self.perturb(x, where=where, lengths=lengths) if self.training else x)
 
     def perturb(
         self,
@@ -137,6 +143,8 @@ class AdversarialAugmentation(nn.Module):
         *,
         budget: float | Tensor | None = None,
         copies: int = 1,
+        where: Tensor | None = None,
+        lengths: Tensor | None = None,
     ) -> Tensor:
         """Return one view as in training, not normalised.
 
@@ -145,9 +153,11 @@ class AdversarialAugmentation(nn.Module):
             noise: as of :meth:`viewaug.Viewmaker.forward`, for what `transform` returns.
             budget: in place of the viewmaker's own and of the warm-up, a number or one per sample.
             copies: as of :meth:`viewaug.Viewmaker.forward`.
+            where: as of :meth:`viewaug.Viewmaker.forward`, for what `transform` returns.
+            lengths: likewise.
         """
         with self._gradients():
-            return self._view(self._transformed(x), noise, budget, copies)
+            return self._view(self._transformed(x), noise, budget, copies, where, lengths)
 
     def perturb_each(
         self,
@@ -155,6 +165,8 @@ class AdversarialAugmentation(nn.Module):
         generator: torch.Generator | None = None,
         *,
         budget: float | Tensor | None = None,
+        where: Tensor | None = None,
+        lengths: Tensor | None = None,
     ) -> list[Tensor]:
         """Return :meth:`perturb` of each of several batches, such as crops of two sizes.
 
@@ -164,6 +176,8 @@ class AdversarialAugmentation(nn.Module):
             inputs: the batches.
             generator: source of the noise; None for torch's own.
             budget: as of :meth:`perturb`, a number.
+            where: as of :meth:`perturb`, for each batch the same.
+            lengths: likewise.
         """
         views: dict[int, Tensor] = {}
         with self._gradients():
@@ -171,7 +185,8 @@ class AdversarialAugmentation(nn.Module):
             for shape in dict.fromkeys(x.shape for x in inputs):
                 alike = [i for i, x in enumerate(inputs) if x.shape == shape]
                 x = torch.cat([inputs[i] for i in alike])
-                view = self._view(x, self.viewmaker.draw_noise(x, generator), budget, len(alike))
+                mask, ends = (None if part is None else _repeated(part, len(alike)) for part in (where, lengths))
+                view = self._view(x, self.viewmaker.draw_noise(x, generator), budget, len(alike), mask, ends)
                 views.update(zip(alike, view.tensor_split(len(alike)), strict=True))
         return [views[i] for i in range(len(inputs))]
 
@@ -188,8 +203,16 @@ class AdversarialAugmentation(nn.Module):
                 x = x / self._std.to(x.dtype)
             return x
 
-    def views(self, x: Tensor, n: int = 2) -> list[Tensor]:
+    def views(
+        self, x: Tensor, n: int = 2, *, where: Tensor | None = None, lengths: Tensor | None = None
+    ) -> list[Tensor]:
         """Return `n` independent views of each sample, made in one pass over a batch of ``n * B``.
+
+        Args:
+            x: the input.
+            n: how many.
+            where: what may change, as of :meth:`viewaug.Viewmaker.forward`.
+            lengths: of samples with padding, likewise.
 
         Shape:
             - x: ``(B, channels, *spatial)``.
@@ -197,7 +220,7 @@ class AdversarialAugmentation(nn.Module):
         """
         if n < 1:
             raise ValueError(f"Expected `n` to be at least 1, but got {n}.")
-        views = self.perturb_each([x] * n) if self.training else [x] * n
+        views = self.perturb_each([x] * n, where=where, lengths=lengths) if self.training else [x] * n
         return [self.normalise(view) for view in views]
 
     def freeze(self, frozen: bool = True, *, keep_graph: bool = False) -> "AdversarialAugmentation":
@@ -231,11 +254,19 @@ class AdversarialAugmentation(nn.Module):
     def _transformed(self, x: Tensor) -> Tensor:
         return x if self.transform is None else self.transform(x)
 
-    def _view(self, x: Tensor, noise: tuple[Tensor, ...] | None, budget: float | Tensor | None, copies: int) -> Tensor:
+    def _view(
+        self,
+        x: Tensor,
+        noise: tuple[Tensor, ...] | None,
+        budget: float | Tensor | None,
+        copies: int,
+        where: Tensor | None,
+        lengths: Tensor | None,
+    ) -> Tensor:
         compiling = torch.compiler.is_compiling()
         if not self._checked and not compiling:
             self._checked = check_values(x, self.viewmaker)
-        options = {"budget": budget, "copies": copies}
+        options = {"budget": budget, "copies": copies, "where": where, "lengths": lengths}
         if self.frozen:
             # Also where a host has thawed its parameters: without a reversed gradient they would learn to help.
             fixed = {name: parameter.detach() for name, parameter in self.viewmaker.named_parameters()}
@@ -252,6 +283,11 @@ class AdversarialAugmentation(nn.Module):
         if not compiling:
             self._watch.see(view, self.viewmaker)
         return view
+
+
+def _repeated(part: Tensor, copies: int) -> Tensor:
+    """A mask, or lengths, for so many copies of a batch."""
+    return part if copies == 1 or (part.ndim > 1 and len(part) == 1) else torch.cat([part] * copies)
 
 
 class _Watch:

@@ -164,7 +164,7 @@ class FastGenerator(RandomGenerator):
         field, numbers = standardise(noise[-2]), standardise(noise[-1])
         h = self.stem(pad_to(x, self.patch)) + self.field(field)
         h = h + self.sample(numbers)[(..., *(None,) * (x.ndim - 2))]
-        if x.ndim == 4:  # faster convolutions, whatever the format of the input
+        if x.ndim == 4 and x.device.type == "cpu":  # faster convolutions, whatever the format of the input
             h = h.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             h = block(h)

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self, cast, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Self, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,22 @@ from viewaug.perturbations import (
 ViewConstraint = Constraint | Literal["rescale_coefficients"]
 Units = Literal["input", "std", "raw"]
 _Scale = tuple[float | Tensor, float | Tensor]
+
+
+class _Frame(NamedTuple):
+    """What is the same for all perturbations of a view.
+
+    Attributes:
+        scale: what to subtract from the input and to divide it by.
+        unit: of the budget.
+        keep: 1 where the input may change, 0 where it is spared, and None if it may everywhere.
+    """
+
+    scale: _Scale
+    unit: float | Tensor
+    keep: Tensor | None
+
+
 _CONSTRAINTS = (*get_args(Constraint), "rescale_coefficients")
 
 
@@ -244,6 +260,8 @@ class Viewmaker(nn.Module):
         *,
         budget: float | Tensor | None = None,
         copies: int = 1,
+        where: Tensor | None = None,
+        lengths: Tensor | None = None,
     ) -> Tensor:
         """Make a view.
 
@@ -253,7 +271,12 @@ class Viewmaker(nn.Module):
             budget: in place of the viewmaker's own, a number or one per sample, ``(B,)``.
             copies: how many copies of a batch `x` holds, one after the other; the partners of a mixture are of the same
                 copy, so that none is the sample itself.
+            where: ``(B or 1, 1 or C, *spatial)``, boolean or in [0, 1]: what is 0 comes back as it is, bit for bit,
+                whatever it holds; of what is between, that share of the change is made. The budget is for the rest.
+            lengths: ``(B,)``, how long each sample is along the last axis: `where` for padding.
         """
+        if lengths is not None:
+            where = self._within_lengths(x, lengths, where)
         if noise is None:
             noise = self.draw_noise(x)
         else:
@@ -270,7 +293,11 @@ class Viewmaker(nn.Module):
         del noise  # as large as the input; nothing needs it any more when the generator has returned
         with full_precision(x):
             wide = widen(x)
-            scale = self._scale(wide)
+            keep = None if where is None else self._check_where(wide, where)
+            whole = wide
+            if keep is not None:
+                wide = _fill(wide, keep > 0)
+            scale = self._scale(wide, keep)
             seen = wide if self.generator.blind else self.perturbation.analyse(_standardise(wide, *scale))
         weights = next(self.generator.parameters(), x).dtype
         raw = self.generator(seen.to(weights), [field.to(weights) for field in fields])
@@ -286,8 +313,11 @@ class Viewmaker(nn.Module):
                 return clamp_view(wide, wide + delta, self.value_range).to(x.dtype)
             unit: float | Tensor = 1.0
             if self.units == "std":
-                unit = moments(wide)[1].flatten() if self.value_range else cast(Tensor, scale[1]).flatten()
-            return self._within(wide, self.perturbation, raw, budget, unit, scale).to(x.dtype)
+                unit = (moments(wide, keep)[1] if self.value_range else cast(Tensor, scale[1])).flatten()
+            if keep is not None:  # the budget is for what may change, which is a part of the mean
+                unit = unit * (keep > 0).to(wide.dtype).flatten(1).mean(1)
+            view = self._within(wide, self.perturbation, raw, budget, _Frame(scale, unit, keep))
+            return (view if keep is None else torch.where(keep > 0, view, whole)).to(x.dtype)
 
     def _within(
         self,
@@ -295,20 +325,28 @@ class Viewmaker(nn.Module):
         perturbation: Perturbation,
         raw: Raw,
         budget: float | Tensor | None,
-        unit: float | Tensor,
-        scale: _Scale,
+        frame: _Frame,
     ) -> Tensor:
-        """Perturb within the budget, counted in `unit`, or in those that parts of the perturbation have."""
+        """Perturb within the budget, or those that parts of the perturbation have."""
         if perturbation.budget != COMMON:
             budget = perturbation.budget
         if isinstance(perturbation, Compound) and perturbation.divided:
-            return perturbation.compose(x, raw, lambda step, x, part: self._within(x, step, part, budget, unit, scale))
+            return perturbation.compose(x, raw, lambda step, x, part: self._within(x, step, part, budget, frame))
         if budget is None:
-            return clamp_view(x, self._candidate(x, perturbation, raw, scale), self.value_range)
+            candidate = self._candidate(x, perturbation, raw, frame.scale)
+            if frame.keep is not None:
+                candidate = torch.lerp(x, candidate, frame.keep)
+            return clamp_view(x, candidate, self.value_range)
+        delta = self._residual(x, perturbation, raw, frame.scale)
+        allowed = budget * frame.unit
+        if frame.keep is not None:
+            delta = delta * frame.keep
+            # Of a sample that is spared as a whole there is nothing to scale.
+            allowed = cast(Tensor, allowed).clamp(min=torch.finfo(x.dtype).tiny)
         return constrain(
             x,
-            self._residual(x, perturbation, raw, scale),
-            budget * unit,
+            delta,
+            allowed,
             self.value_range,
             cast(Constraint, self.constraint),
             eps=self.eps,
@@ -411,14 +449,47 @@ class Viewmaker(nn.Module):
             f"constraint={self.constraint!r}, units={self.units!r}"
         )
 
-    def _scale(self, x: Tensor) -> _Scale:
+    def _within_lengths(self, x: Tensor, lengths: Tensor, where: Tensor | None) -> Tensor:
+        """Return where there is no padding, and `where` says."""
+        self._check_input(x)
+        if not isinstance(lengths, Tensor) or lengths.is_floating_point() or lengths.shape != (len(x),):
+            got = tuple(lengths.shape) if isinstance(lengths, Tensor) else type(lengths).__name__
+            raise ValueError(f"Expected `lengths` to be a tensor of {len(x)} integers, by sample, but got {got}.")
+        if not lengths.is_meta and len(x) and not bool(((lengths > 0) & (lengths <= x.shape[-1])).all()):
+            raise ValueError(f"Expected `lengths` from 1 to {x.shape[-1]}, those of `x`, but got {lengths.tolist()}.")
+        inside = torch.arange(x.shape[-1], device=x.device) < lengths.to(x.device)[:, None]
+        inside = inside.reshape(len(x), *(1,) * (x.ndim - 2), -1).expand(len(x), 1, *x.shape[2:])
+        return inside if where is None else where * inside
+
+    def _check_where(self, x: Tensor, where: Tensor) -> Tensor:
+        """Return a mask in the dtype and of the shape of the input."""
+        if not isinstance(where, Tensor):
+            raise TypeError(f"Expected `where` to be a tensor, but got {type(where).__name__}.")
+        fits = where.ndim == x.ndim and all(a in (1, b) for a, b in zip(where.shape[:2], x.shape[:2], strict=True))
+        if not fits or where.shape[2:] != x.shape[2:]:
+            raise ValueError(
+                f"Expected `where` to have the shape ({len(x)} or 1, {x.shape[1]} or 1, *{tuple(x.shape[2:])}), "
+                f"but got {tuple(where.shape)}."
+            )
+        moving = [
+            type(leaf).__name__ for leaf, _ in leaves(self.perturbation, None) if leaf.geometric and not leaf.batched
+        ]
+        if moving or self.constraint == "rescale_coefficients":
+            what = f"{moving[0]}, which moves what is spared" if moving else "a budget of coefficients"
+            raise ValueError(f"Expected no `where` for {what}.")
+        keep = where.to(x.device, x.dtype).expand_as(x)
+        if not keep.is_meta and keep.numel() and not bool(((keep >= 0) & (keep <= 1)).all()):
+            raise ValueError("Expected `where` to be boolean, or between 0 and 1.")
+        return keep
+
+    def _scale(self, x: Tensor, keep: Tensor | None = None) -> _Scale:
         """Return what to subtract from an input and to divide it by, so that its units do not matter."""
         if self.units == "raw":
             return 0.0, 1.0
         if self.value_range is not None:
             low, high = self.value_range
             return low, high - low
-        return moments(x)
+        return moments(x, keep)
 
     def _check_input(self, x: Tensor) -> None:
         if not isinstance(x, Tensor):
@@ -441,17 +512,31 @@ class Viewmaker(nn.Module):
             raise ValueError(f"Expected `noise` to have the shapes {shapes}, as draw_noise(x) returns, but got {got}.")
 
 
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean and the standard deviation of every sample, ``(B, 1, ...)``.
+def moments(x: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the mean and the standard deviation of every sample, ``(B, 1, ...)``, where a mask is not 0.
 
     The deviation is at least a millionth of the largest value, below which there is nothing but rounding in float32.
     """
     dims = tuple(range(1, x.ndim))
     peak = x.detach().abs().amax(dims, keepdim=True).clamp(min=1e-30)
     relative = x / peak  # whose square neither overflows nor vanishes
-    mean = relative.mean(dims, keepdim=True)
-    variance = (relative - mean).square().mean(dims, keepdim=True)
+    if keep is None:
+        mean = relative.mean(dims, keepdim=True)
+        variance = (relative - mean).square().mean(dims, keepdim=True)
+    else:
+        kept = (keep > 0).to(x.dtype)
+        count = kept.sum(dims, keepdim=True).clamp(min=1)
+        mean = (relative * kept).sum(dims, keepdim=True) / count
+        variance = ((relative - mean).square() * kept).sum(dims, keepdim=True) / count
     return peak * mean, peak * variance.clamp(min=1e-12).sqrt()
+
+
+def _fill(x: Tensor, kept: Tensor) -> Tensor:
+    """Put the mean of each channel of a sample where it is spared, so that what is there, also NaN, spreads nowhere."""
+    dims = tuple(range(2, x.ndim))
+    known = torch.where(kept, x, 0)
+    mean = known.sum(dims, keepdim=True) / kept.to(x.dtype).sum(dims, keepdim=True).clamp(min=1)
+    return torch.where(kept, x, mean)
 
 
 def _standardise(x: Tensor, shift: float | Tensor, scale: float | Tensor) -> Tensor:
