@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self, cast, get_args
 
 import torch
@@ -432,6 +433,25 @@ class Viewmaker(nn.Module):
                 )
         viewmaker.generator.load_state_dict({name: renamed[name] for name in expected})
         return viewmaker
+
+    def save_pretrained(self, folder: str | Path, *, notes: str = "") -> Path:
+        """Save it with a card; see :func:`viewaug.hub.save_pretrained`."""
+        from viewaug import hub
+
+        return hub.save_pretrained(self, folder, notes=notes)
+
+    @staticmethod
+    def from_pretrained(name: str | Path, *, revision: str | None = None) -> "Viewmaker":
+        """Load one from a folder, or from the Hub; see :func:`viewaug.hub.from_pretrained`."""
+        from viewaug import hub
+
+        return hub.from_pretrained(name, revision=revision)
+
+    def push_to_hub(self, name: str, *, notes: str = "", private: bool = False) -> str:
+        """Upload it with a card; see :func:`viewaug.hub.push_to_hub`."""
+        from viewaug import hub
+
+        return hub.push_to_hub(self, name, notes=notes, private=private)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move or cast it; weights are never in float16, in which an Adam's moments and epsilon vanish."""
