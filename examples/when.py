@@ -1,4 +1,4 @@
-"""Which views for which data: one table of all committed runs, and a short one.
+"""Which views for which data: one table of all committed runs, a short one, and what learning adds to random twins.
 
 python -m viewaug.examples.when
 """
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from viewaug._markdown import markdown_table
 from viewaug.comparison import Comparison
 from viewaug.comparison.grid import read_json
-from viewaug.comparison.verdict import with_interval
+from viewaug.comparison.verdict import interval, with_interval
 
 RESULTS = Path(__file__).parent / "results"
 ROWS = (
@@ -120,6 +120,28 @@ def brief() -> str:
     return table(chosen)
 
 
+#: Learned views, and the random ones that they begin as.
+TWINS = {"learned": "noise", "learned:mask": "mask", "learned:mix": "region"}
+
+
+def twins() -> str:
+    """Return what learning adds to random twins: differences paired by seed, in points, with 95 % intervals."""
+    found = columns()
+    rows = []
+    for learned, twin in TWINS.items():
+        row = [f"`{learned}` − `{twin}`"]
+        for column in found[:5]:
+            scores = [column.scores.get(name) for name in (learned, twin)]
+            if scores[0] is None or scores[1] is None:
+                row.append("")
+                continue
+            difference = [mine - theirs for mine, theirs in zip(scores[0], scores[1], strict=True)]
+            low, high = interval(difference)
+            row.append(f"{statistics.mean(difference):.1f} ({low:.1f} to {high:.1f})")
+        rows.append(row)
+    return markdown_table(["views", *(column.title for column in found[:5])], rows)
+
+
 def _grid(group: str, name: str, *folders: Path) -> Scores:
     """Read the cells of one data set of a grid; the first folder that has a method counts."""
     by_method: dict[str, list[float]] = {}
@@ -139,4 +161,4 @@ def _grid(group: str, name: str, *folders: Path) -> Scores:
 
 
 if __name__ == "__main__":
-    print(table(), brief(), sep="\n\n")
+    print(table(), brief(), twins(), sep="\n\n")
