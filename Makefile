@@ -13,7 +13,7 @@ demo: $(VENV)/examples.stamp ## set up, then run the main job; options: make dem
 
 test: lint ## set up, then lint, type-check, run tests and doctests, and try the wheel
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 	$(wheel)
 
 docs: $(VENV)/docs.stamp ## set up, then build the site into docs/_build/html

@@ -59,7 +59,8 @@ def views_figure(titles: Mapping[str, str], found: Cells, out: Path) -> Figure:
     figure = Figure(figsize=(1.1 * _SHOWN * len(titles) + 1.2 * len(titles), 1.1 * rows), layout="constrained")
     for part, (name, title) in zip(figure.subfigures(1, len(titles), squeeze=False)[0], titles.items(), strict=True):
         arrays = read_arrays(out / name / "arrays")
-        x = arrays.take(arrays.where(TEST)[:_BATCH])
+        places = arrays.where(TEST)
+        x = arrays.take(places[torch.linspace(0, len(places) - 1, _BATCH).long()])  # neighbours are alike
         views = {"input": x} | {cell["method"]: _views(cell, x, kind_of(arrays), out / name) for cell in found[name]}
         part.suptitle(title, fontsize=9)
         for line, (label, batch) in zip(part.subplots(rows, _SHOWN, squeeze=False), views.items(), strict=False):

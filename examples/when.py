@@ -129,7 +129,7 @@ def twins() -> str:
     found = columns()
     rows = []
     for learned, twin in TWINS.items():
-        row = [f"`{learned}` − `{twin}`"]
+        row = [f"`{learned}` less `{twin}`"]
         for column in found[:5]:
             scores = [column.scores.get(name) for name in (learned, twin)]
             if scores[0] is None or scores[1] is None:

@@ -257,7 +257,8 @@ def _lightning(parts: _Parts) -> str:
     if parts.viewmaker is not None:
         imports.append("from viewaug.adapters.lightning import ViewmakerCallback")
         budget = ", budget=controller" if parts.difficulty is not None else ""
-        callback = f"{_controller(parts)}callback = ViewmakerCallback(viewmaker, lr={s['viewmaker_lr']:g}{budget})\n"
+        options = f"lr={s['viewmaker_lr']:g}, views='*'{budget}"
+        callback = f"{_controller(parts)}callback = ViewmakerCallback(viewmaker, {options})\n"
     module = (
         "\n\nclass SimCLR(pl.LightningModule):\n"
         "    def __init__(self):\n"
