@@ -2,6 +2,8 @@
 
 import json
 import re
+import resource
+import time
 
 import pytest
 import torch
@@ -198,3 +200,33 @@ def test_saves_viewmakers_only(path, viewmaker):
     with pytest.raises(TypeError, match="`viewmaker`"):
         save(viewmaker, path)
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"width": 40_000},
+        {"width": 10**9},
+        {"channels": 10**9},
+        {"channels": 10**12},
+        {"depth": 10**6},
+        {"patch": 1000},
+        {"generator": "reference", "blocks": 10**6},
+        {"perturbation": {"name": "warp", "knots": 10**4}},
+    ],
+    ids=str,
+)
+def test_a_small_file_that_says_it_is_huge_costs_nothing(path, change):
+    """It is refused before anything of that size is made."""
+    save(small(), path)
+    with safe_open(path, "pt") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    config = {**small().config, **change}
+    if "generator" in change:
+        config = {name: value for name, value in config.items() if name not in ("width", "depth")}
+    save_file(weights, path, {"viewaug": json.dumps({"version": 2, "config": config})})
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    with pytest.raises(ValueError, match=path.name):
+        load(path)
+    assert time.process_time() - started < 2
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes

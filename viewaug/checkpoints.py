@@ -15,6 +15,9 @@ from viewaug._files import replacing
 from viewaug.viewmaker import Viewmaker
 
 
+_LARGEST = 100_000  # of an option that is a number of channels, pixels, ...
+
+
 def save(viewmaker: Viewmaker, path: str | os.PathLike[str]) -> None:
     """Save a viewmaker, weights and configuration, as one safetensors file; the configuration is JSON in its header.
 
@@ -97,11 +100,16 @@ def build(path: Path, metadata: Mapping[str, Any], weights: Mapping[str, Tensor]
         ValueError: if they do not make one.
     """
     kind, config = _read_header(path, metadata)
+    for name, value in config.items():
+        # So many modules, or so long a list, would be made before any shape could be compared.
+        most = len(weights) if name in ("depth", "blocks") else _LARGEST
+        if isinstance(value, int) and value > most:
+            raise ValueError(f"{path} has `{name}` of {value}, which is more than its weights can be for.")
     try:
-        viewmaker = kind(**config)
-    except (TypeError, ValueError) as error:
+        with torch.device("meta"):  # a small file may say that the network is huge: nothing is allocated for it yet
+            expected = kind(**config).state_dict()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path} has a configuration that builds no viewmaker: {error}") from error
-    expected = viewmaker.state_dict()
     for problem, names in (
         ("lacks", expected.keys() - weights.keys()),
         ("has an unknown", weights.keys() - expected.keys()),
@@ -113,6 +121,7 @@ def build(path: Path, metadata: Mapping[str, Any], weights: Mapping[str, Tensor]
             raise ValueError(f"{path} has {name} of {value.dtype}, not floating point.")
         if value.shape != expected[name].shape:
             raise ValueError(f"{path} has {name} of shape {tuple(value.shape)}, not {tuple(expected[name].shape)}.")
+    viewmaker = kind(**config)
     if weights:
         viewmaker.to(next(iter(weights.values())).dtype).load_state_dict(weights)
     return viewmaker
