@@ -14,7 +14,6 @@ from torch import Tensor
 from viewaug._files import replacing
 from viewaug.viewmaker import Viewmaker
 
-
 _LARGEST = 100_000  # of an option that is a number of channels, pixels, ...
 
 
@@ -106,7 +105,10 @@ def build(path: Path, metadata: Mapping[str, Any], weights: Mapping[str, Tensor]
         if isinstance(value, int) and value > most:
             raise ValueError(f"{path} has `{name}` of {value}, which is more than its weights can be for.")
     try:
-        with torch.device("meta"):  # a small file may say that the network is huge: nothing is allocated for it yet
+        try:
+            with torch.device("meta"):  # a small file may say that the network is huge: nothing is allocated for it yet
+                expected = kind(**config).state_dict()
+        except RuntimeError:  # kornia's augmentations look at values
             expected = kind(**config).state_dict()
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path} has a configuration that builds no viewmaker: {error}") from error
