@@ -1,6 +1,5 @@
 """Train a viewmaker against an encoder in one backward pass: gradient reversal, and the drop-in that uses it."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -8,11 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from viewaug._watch import Watch, in_backward
 from viewaug.viewmaker import Viewmaker
-
-# Training calls without a gradient, or gradients that hardly moved the weights, before there is a warning of it.
-_PATIENCE = 100
-_HARDLY = 1e-4  # a tenth of what one step of AdamW moves a weight by, at a rate of 1e-3
 
 
 class _ReverseGradient(torch.autograd.Function):
@@ -119,7 +115,7 @@ class AdversarialAugmentation(nn.Module):
         self.warmup = warmup
         self.frozen = self._keeps_graph = False
         self._checked = False
-        self._watch = _Watch()
+        self._watch = Watch()
         self.register_buffer("_mean", _per_channel("mean", mean, viewmaker), persistent=False)
         self.register_buffer("_std", _per_channel("std", std, viewmaker), persistent=False)
         if self._std is not None and not bool((self._std > 0).all()):
@@ -273,7 +269,7 @@ class AdversarialAugmentation(nn.Module):
             view: Tensor = torch.func.functional_call(self.viewmaker, fixed, (x, noise), options)
             return view + sum(0 * p.sum() for p in self.viewmaker.parameters()) if self._keeps_graph else view
         if self.warmup:
-            if compiling or not _in_backward():  # where activation checkpointing repeats a call
+            if compiling or not in_backward():  # where activation checkpointing repeats a call
                 self._calls += 1
             if budget is None and self.viewmaker.budget is not None:
                 options["budget"] = self.viewmaker.budget * (self._calls / self.warmup).clamp(max=1)
@@ -290,57 +286,6 @@ def _repeated(part: Tensor, copies: int) -> Tensor:
     return part if copies == 1 or (part.ndim > 1 and len(part) == 1) else torch.cat([part] * copies)
 
 
-class _Watch:
-    """Warns, once, of a viewmaker that is meant to learn and does not: no gradient, or none that moves it."""
-
-    def __init__(self) -> None:
-        self._over, self._unheard, self._heard = False, 0, 0
-        self._start: list[Tensor] = []
-
-    def see(self, view: Tensor, viewmaker: nn.Module) -> None:
-        """Look out for the gradient of a view."""
-        if self._over or _in_backward() or not any(True for _ in viewmaker.parameters()):
-            return
-        self._unheard += 1
-        if self._unheard > _PATIENCE:
-            self._warn(
-                f"The viewmaker got no gradient in {_PATIENCE} training calls. Either nothing is trained on its views, "
-                "or they are detached on the way to the loss, or made in a worker process, or its parameters do not "
-                "require gradients. Call freeze() if it is not meant to learn."
-            )
-        elif view.requires_grad:
-            view.register_hook(lambda grad: self._hear(viewmaker))
-
-    def __deepcopy__(self, memo: Any) -> "_Watch":
-        return _Watch()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Watch, ()
-
-    @torch.no_grad()
-    def _hear(self, viewmaker: nn.Module) -> None:
-        self._unheard = 0
-        self._heard += 1
-        weights = [parameter.detach() for parameter in viewmaker.parameters()]
-        if self._heard == 1:
-            self._start = [weight.clone() for weight in weights]
-        elif not self._over and self._heard in (_PATIENCE, 10 * _PATIENCE):
-            moved = sum((a - b.to(a)).abs().sum() for a, b in zip(weights, self._start, strict=True))
-            mean = float(moved) / sum(weight.numel() for weight in weights)
-            if mean == 0 and self._heard == _PATIENCE:
-                return  # gradients may be accumulated
-            if mean < _HARDLY:
-                self._warn(
-                    f"The viewmaker's weights moved by {mean:.1e} in {self._heard} gradients: under SGD and LARS they "
-                    "hardly do. Give them to viewaug.JointOptimizer, or to an Adam of their own."
-                )
-            self._over, self._start = True, []
-
-    def _warn(self, text: str) -> None:
-        self._over, self._start = True, []
-        warnings.warn(text, stacklevel=6)
-
-
 def per_sample(transform: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """Return a transform that runs on each sample of a batch by itself, and so draws for each.
 
@@ -353,10 +298,6 @@ def per_sample(transform: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tens
         torch.Size([4, 3, 8, 8])
     """
     return lambda x: torch.stack([transform(sample) for sample in x])
-
-
-def _in_backward() -> bool:
-    return torch._C._current_graph_task_id() != -1
 
 
 def check_values(x: Tensor, viewmaker: Viewmaker) -> bool:

@@ -1,7 +1,6 @@
 """The viewmaker: noise, generator, perturbation and budget in one module that turns a batch into a view of it."""
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self, cast, get_args
@@ -22,6 +21,7 @@ from viewaug.budget import (
     widen,
 )
 from viewaug.generators import GENERATORS, FastGenerator, Generator, Shapes
+from viewaug.masks import fill, full_mask, moments, standardise, within_lengths
 from viewaug.perturbations import (
     COMMON,
     PERTURBATIONS,
@@ -277,7 +277,8 @@ class Viewmaker(nn.Module):
             lengths: ``(B,)``, how long each sample is along the last axis: `where` for padding.
         """
         if lengths is not None:
-            where = self._within_lengths(x, lengths, where)
+            self._check_input(x)
+            where = within_lengths(x, lengths, where)
         if noise is None:
             noise = self.draw_noise(x)
         else:
@@ -297,9 +298,9 @@ class Viewmaker(nn.Module):
             keep = None if where is None else self._check_where(wide, where)
             whole = wide
             if keep is not None:
-                wide = _fill(wide, keep > 0)
+                wide = fill(wide, keep > 0)
             scale = self._scale(wide, keep)
-            seen = wide if self.generator.blind else self.perturbation.analyse(_standardise(wide, *scale))
+            seen = wide if self.generator.blind else self.perturbation.analyse(standardise(wide, *scale))
         weights = next(self.generator.parameters(), x).dtype
         raw = self.generator(seen.to(weights), [field.to(weights) for field in fields])
         del fields
@@ -361,7 +362,7 @@ class Viewmaker(nn.Module):
         if perturbation.unitless:
             return perturbation.residual(x, raw)
         shift, width = scale
-        delta = perturbation.residual(_standardise(x, shift if perturbation.unit_range else 0.0, width), raw)
+        delta = perturbation.residual(standardise(x, shift if perturbation.unit_range else 0.0, width), raw)
         if perturbation.scales_up and self.constraint != "project":
             return delta  # the budget scales it anyhow
         return delta * width
@@ -374,7 +375,7 @@ class Viewmaker(nn.Module):
             return perturbation(x, raw)
         shift, width = scale
         shift = shift if perturbation.unit_range else 0.0
-        return perturbation(_standardise(x, shift, width), raw) * width + shift
+        return perturbation(standardise(x, shift, width), raw) * width + shift
 
     @classmethod
     def from_reference(
@@ -403,36 +404,11 @@ class Viewmaker(nn.Module):
         Raises:
             ValueError: if the state dict is not one of an original viewmaker.
         """
-        state_dict = _originals(state_dict)
-        options: dict[str, Any] = {} if activation == "relu" else {"activation": activation}
-        channels, used = state_dict["deconv3.conv2d.weight"].shape[0], state_dict["deconv1.conv2d.weight"].shape[1]
-        viewmaker = cls(
-            channels,
-            budget=budget,
-            generator="reference",
-            perturbation=Spectral(norm=None) if frequency_domain else "additive",
-            value_range=(0.0, 1.0) if clamp else None,
-            constraint="rescale_coefficients" if frequency_domain else "rescale",
-            units="raw",
-            eps=1e-4,
-            blocks=max(0, used - 128),
-            **options,
+        from viewaug.originals import from_reference
+
+        return from_reference(
+            cls, state_dict, budget=budget, clamp=clamp, frequency_domain=frequency_domain, activation=activation
         )
-        renamed = {_rename(name): value for name, value in state_dict.items()}
-        expected = viewmaker.generator.state_dict()
-        missing = [name for name in expected if name not in renamed]
-        if missing:
-            raise ValueError(
-                f"Expected `state_dict` to hold {used - 128} residual blocks, but nothing gives {missing[0]}."
-            )
-        for name, value in expected.items():
-            if renamed[name].shape != value.shape:
-                raise ValueError(
-                    f"Expected `state_dict` to hold the original's {name} of shape {tuple(value.shape)}, "
-                    f"but it is {tuple(renamed[name].shape)}."
-                )
-        viewmaker.generator.load_state_dict({name: renamed[name] for name in expected})
-        return viewmaker
 
     def save_pretrained(self, folder: str | Path, *, notes: str = "") -> Path:
         """Save it with a card; see :func:`viewaug.hub.save_pretrained`."""
@@ -469,38 +445,13 @@ class Viewmaker(nn.Module):
             f"constraint={self.constraint!r}, units={self.units!r}"
         )
 
-    def _within_lengths(self, x: Tensor, lengths: Tensor, where: Tensor | None) -> Tensor:
-        """Return where there is no padding, and `where` says."""
-        self._check_input(x)
-        if not isinstance(lengths, Tensor) or lengths.is_floating_point() or lengths.shape != (len(x),):
-            got = tuple(lengths.shape) if isinstance(lengths, Tensor) else type(lengths).__name__
-            raise ValueError(f"Expected `lengths` to be a tensor of {len(x)} integers, by sample, but got {got}.")
-        if not lengths.is_meta and len(x) and not bool(((lengths > 0) & (lengths <= x.shape[-1])).all()):
-            raise ValueError(f"Expected `lengths` from 1 to {x.shape[-1]}, those of `x`, but got {lengths.tolist()}.")
-        inside = torch.arange(x.shape[-1], device=x.device) < lengths.to(x.device)[:, None]
-        inside = inside.reshape(len(x), *(1,) * (x.ndim - 2), -1).expand(len(x), 1, *x.shape[2:])
-        return inside if where is None else where * inside
-
     def _check_where(self, x: Tensor, where: Tensor) -> Tensor:
         """Return a mask in the dtype and of the shape of the input."""
-        if not isinstance(where, Tensor):
-            raise TypeError(f"Expected `where` to be a tensor, but got {type(where).__name__}.")
-        fits = where.ndim == x.ndim and all(a in (1, b) for a, b in zip(where.shape[:2], x.shape[:2], strict=True))
-        if not fits or where.shape[2:] != x.shape[2:]:
-            raise ValueError(
-                f"Expected `where` to have the shape ({len(x)} or 1, {x.shape[1]} or 1, *{tuple(x.shape[2:])}), "
-                f"but got {tuple(where.shape)}."
-            )
-        moving = [
-            type(leaf).__name__ for leaf, _ in leaves(self.perturbation, None) if leaf.geometric and not leaf.batched
-        ]
-        if moving or self.constraint == "rescale_coefficients":
-            what = f"{moving[0]}, which moves what is spared" if moving else "a budget of coefficients"
+        parts = [leaf for leaf, _ in leaves(self.perturbation, None) if leaf.geometric and not leaf.batched]
+        if parts or self.constraint == "rescale_coefficients":
+            what = f"{type(parts[0]).__name__}, which moves what is spared" if parts else "a budget of coefficients"
             raise ValueError(f"Expected no `where` for {what}.")
-        keep = where.to(x.device, x.dtype).expand_as(x)
-        if not keep.is_meta and keep.numel() and not bool(((keep >= 0) & (keep <= 1)).all()):
-            raise ValueError("Expected `where` to be boolean, or between 0 and 1.")
-        return keep
+        return full_mask(x, where)
 
     def _scale(self, x: Tensor, keep: Tensor | None = None) -> _Scale:
         """Return what to subtract from an input and to divide it by, so that its units do not matter."""
@@ -530,71 +481,3 @@ class Viewmaker(nn.Module):
         got = tuple(tuple(field.shape) for field in noise)
         if got != shapes:
             raise ValueError(f"Expected `noise` to have the shapes {shapes}, as draw_noise(x) returns, but got {got}.")
-
-
-def moments(x: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return the mean and the standard deviation of every sample, ``(B, 1, ...)``, where a mask is not 0.
-
-    The deviation is at least a millionth of the largest value, below which there is nothing but rounding in float32.
-    """
-    dims = tuple(range(1, x.ndim))
-    peak = x.detach().abs().amax(dims, keepdim=True).clamp(min=1e-30)
-    relative = x / peak  # whose square neither overflows nor vanishes
-    if keep is None:
-        mean = relative.mean(dims, keepdim=True)
-        variance = (relative - mean).square().mean(dims, keepdim=True)
-    else:
-        kept = (keep > 0).to(x.dtype)
-        count = kept.sum(dims, keepdim=True).clamp(min=1)
-        mean = (relative * kept).sum(dims, keepdim=True) / count
-        variance = ((relative - mean).square() * kept).sum(dims, keepdim=True) / count
-    return peak * mean, peak * variance.clamp(min=1e-12).sqrt()
-
-
-def _fill(x: Tensor, kept: Tensor) -> Tensor:
-    """Put the mean of each channel of a sample where it is spared, so that what is there, also NaN, spreads nowhere."""
-    dims = tuple(range(2, x.ndim))
-    known = torch.where(kept, x, 0)
-    mean = known.sum(dims, keepdim=True) / kept.to(x.dtype).sum(dims, keepdim=True).clamp(min=1)
-    return torch.where(kept, x, mean)
-
-
-def _standardise(x: Tensor, shift: float | Tensor, scale: float | Tensor) -> Tensor:
-    if not isinstance(shift, float) or shift:
-        x = x - shift
-    return x if isinstance(scale, float) and scale == 1 else x / scale
-
-
-def _originals(state_dict: Mapping[str, Any]) -> Mapping[str, Tensor]:
-    """Return the parameters of the original viewmaker in a state dict, or in a checkpoint that holds one."""
-    state_dict = state_dict.get("state_dict", state_dict)
-    last = "deconv3.conv2d.weight"
-    prefixes = [name.removesuffix(last) for name in state_dict if name.endswith(last)]
-    if len(prefixes) > 1:
-        raise ValueError(f"Expected `state_dict` to hold one viewmaker, but it holds {', '.join(prefixes)}.")
-    found = {
-        name.removeprefix(prefix): v for prefix in prefixes for name, v in state_dict.items() if name.startswith(prefix)
-    }
-    for name in ("deconv1.conv2d.weight", last):
-        if getattr(found.get(name), "ndim", 0) != 4:
-            raise ValueError(
-                f"Expected `state_dict` to hold an original viewmaker's parameters, but found no {name!r} "
-                f"among its {len(state_dict)} entries."
-            )
-    return found
-
-
-def _rename(name: str) -> str:
-    """Our name for a parameter of the authors' code."""
-    name = name.replace(".conv2d.", ".")
-    for pattern, replacement in (
-        (r"^conv(\d)\.", lambda m: f"down.{int(m[1]) - 1}.conv."),
-        (r"^in([123])\.", lambda m: f"down.{int(m[1]) - 1}.norm."),
-        (r"^res(\d)\.conv(\d)\.", lambda m: f"blocks.{int(m[1]) - 1}.conv{m[2]}.conv."),
-        (r"^res(\d)\.in(\d)\.", lambda m: f"blocks.{int(m[1]) - 1}.conv{m[2]}.norm."),
-        (r"^deconv([12])\.", lambda m: f"up.{2 * int(m[1]) - 1}.conv."),
-        (r"^in([45])\.", lambda m: f"up.{2 * int(m[1]) - 7}.norm."),
-        (r"^deconv3\.", lambda m: "head."),
-    ):
-        name = re.sub(pattern, replacement, name)
-    return name
