@@ -63,7 +63,37 @@ def draw(folder: Path) -> None:
         figure.savefig(folder / f"{name}.png", dpi=70)
 
 
+def draw_budget(file: Path) -> None:
+    """Draw how the distortion of a view grows with the scale of a perturbation, and where it spends a budget."""
+    from matplotlib.figure import Figure
+
+    torch.manual_seed(0)
+    x, delta, budget = torch.rand(1, 60), torch.randn(1, 60), 0.15
+    scales = torch.linspace(0, 1.2, 200)
+    clamped, free = (
+        torch.stack([viewaug.distortion(x, change(x + scale * delta)) for scale in scales]).flatten()
+        for change in (lambda view: view.clamp(0, 1), lambda view: view)
+    )
+    found = viewaug.fit_budget(x, delta, budget, (0.0, 1.0)).item()
+    figure = Figure(figsize=(5, 2.6), layout="constrained")
+    ax = figure.subplots()
+    ax.plot(scales, free, "--", color="C7", label="without a clamp")
+    ax.plot(scales, clamped, label="after the clamp to [0, 1]")
+    ax.axhline(budget, color="C3", linewidth=0.8, label="budget")
+    ax.plot([found, found], [0, budget], ":", color="k")
+    ax.plot(found, budget, "ko", markersize=4)
+    ax.set(xlabel="scale of the perturbation", ylabel="mean |view - x|", xlim=(0, 1.2), ylim=(0, 0.6))
+    ax.legend(fontsize=7)
+    figure.savefig(file, dpi=90)
+
+
 def setup(app: Any) -> dict[str, Any]:
     """Draw before the pages are read."""
-    app.connect("builder-inited", lambda app: draw(Path(app.srcdir) / "_build" / "gallery"))
+
+    def draw_all(app: Any) -> None:
+        folder = Path(app.srcdir) / "_build" / "gallery"
+        draw(folder)
+        draw_budget(folder / "budget.png")
+
+    app.connect("builder-inited", draw_all)
     return {"parallel_read_safe": True}
