@@ -59,7 +59,20 @@ class Crop(Perturbation):
             shift = (side - 1) * position + (centre + 1 - side) * length / 2
             return resample(x, shift[:, None])
         flipped = torch.where(raw.draws < self.flip, -1, 1).to(x)
-        size = torch.cat([side[:, :-1], flipped * side[:, -1:]], 1).flip(1)  # grids have the last axis first
-        matrix = torch.cat([torch.diag_embed(size), centre.flip(1)[..., None]], 2)
-        grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
-        return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+        side = torch.cat([side[:, :-1], flipped * side[:, -1:]], 1)
+        grid = _grid(side, centre, x.shape[2:])
+        return F.grid_sample(x, grid, padding_mode="border", align_corners=False)  # boxes are inside
+
+
+def _grid(side: Tensor, centre: Tensor, size: Sequence[int]) -> Tensor:
+    """Return where to look for each place, ``(B, *spatial, dims)``, for boxes in an image whose sides go from -1 to 1.
+
+    It is :func:`torch.nn.functional.affine_grid` without turning, axis by axis, which takes a fraction of the time.
+    """
+    axes = []
+    for axis, length in enumerate(size):
+        place = (2 * torch.arange(length, dtype=side.dtype, device=side.device) + 1) / length - 1
+        line = side[:, axis, None] * place + centre[:, axis, None]
+        shape = [len(side), *(length if other == axis else 1 for other in range(len(size)))]
+        axes.append(line.reshape(shape).expand(len(side), *size))
+    return torch.stack(axes[::-1], -1)  # grids have the last axis first
