@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--data", help="folder of PAMAP2, or smartwatch; default what the preset needs")
     parser.add_argument("--out", type=Path, required=True, help="folder for data and results")
+    parser.add_argument("--estimate", action="store_true", help="measure prices, and say how long it would take")
     options, rest = parser.parse_known_args(arguments[only_report:])
+    rest += ["--estimate"] if options.estimate else []
     try:
         if only_report:
             found = Comparison.read(options.out / "results.json")

@@ -395,3 +395,16 @@ def test_cells_are_of_the_same_data(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(1)
     assert "other settings" in capsys.readouterr().err
+
+
+def test_estimate(tmp_path, capsys):
+    """From a few steps of each, without a file."""
+    multitask_image.main(
+        [*QUICK, "--methods", "none", "viewmaker", "--seeds", "2", "--estimate", "--out", str(tmp_path / "o")]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[1:3]] == [["digits", "none"], ["digits", "viewmaker"]]
+    hours = [float(line.split()[2]) * int(line.split()[3]) / 3.6e6 for line in lines[1:3]]
+    assert float(lines[3].split()[0]) == pytest.approx(2 * sum(hours), abs=0.06)
+    assert "GiB" in lines[3]
+    assert not (tmp_path / "o").exists()

@@ -2,15 +2,17 @@
 
 import argparse
 import platform
-from collections.abc import Mapping, Sequence
+import resource
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from viewaug.examples.multitask.cells import read_cells
 from viewaug.examples.multitask.destruction import draw_destruction
-from viewaug.examples.multitask.engine import run_cell
+from viewaug.examples.multitask.engine import price, run_cell
 from viewaug.examples.multitask.experiment import Experiment, cell_name
 from viewaug.examples.multitask.methods import parse
 from viewaug.examples.multitask.report import write_report
@@ -35,6 +37,9 @@ def main(experiment: Experiment, description: str, sources: Mapping[str, str], a
     settings = _settings(experiment, parser, options, presets[options.preset], tuple(sources))
     quick = options.preset == "quick"
     groups = dict.fromkeys(getattr(options, experiment.group + "s") or experiment.groups[: 1 if quick else None])
+    if options.estimate:
+        _estimate(experiment, options, settings, groups)
+        return
     if options.action == "run":
         seeds = options.seeds or (1 if quick else 3)
         cells = {
@@ -73,6 +78,23 @@ def main(experiment: Experiment, description: str, sources: Mapping[str, str], a
         print(write_report(experiment, options.out, asdict(presets["paper"])))
     except FileNotFoundError as error:
         parser.error(f"argument --out: {error}")
+
+
+def _estimate(experiment: Experiment, options: argparse.Namespace, settings: Any, groups: Iterable[str]) -> None:
+    """Print what a step of each kind takes, and how long pretraining takes in all, without probes."""
+    seeds = options.seeds or (1 if options.preset == "quick" else 3)
+    total = 0.0
+    print(f"{'data':12}{'views':36}{'ms a step':>12}{'steps':>10}{'hours':>10}")
+    for group in groups:
+        for method in dict.fromkeys(options.methods):
+            seconds, steps = price(experiment, group, method, settings, options.accelerator)
+            hours = seconds * steps / 3600
+            total += hours * seeds
+            print(f"{group:12}{method:36}{1000 * seconds:12.1f}{steps:10}{hours:10.2f}", flush=True)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if options.accelerator != "cpu" and torch.accelerator.is_available():
+        memory = torch.accelerator.max_memory_allocated() / 2**30
+    print(f"{total:.1f} hours of one process with {seeds} seeds, without probes; at most {memory:.1f} GiB of memory")
 
 
 def _parser(
@@ -121,6 +143,7 @@ def _parser(
         action="store_true",
         help="score a held-out tenth of the training inputs instead of the test split: for choosing settings",
     )
+    parser.add_argument("--estimate", action="store_true", help="time a few steps of each, and say how long all takes")
     parser.add_argument("--max-steps", type=positive(int), default=-1, help="stop every run early, to try it")
     parser.add_argument("--accelerator", default="cpu", help="Lightning's: cpu, gpu, ...")
     parser.add_argument("--workers", type=positive(int), help="processes; default 2 on a CPU, else 1")

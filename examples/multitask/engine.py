@@ -1,13 +1,15 @@
 """One run of a multi-task experiment: pretrain an encoder on views, and probe what it knows of every label."""
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
+from viewaug.adapters.lightning import ViewmakerCallback
 from viewaug.examples.multitask.experiment import Experiment, cell_name, probe_file, viewmaker_file
 from viewaug.examples.multitask.methods import Method, parse
 from viewaug.examples.multitask.pairs import Part
@@ -17,8 +19,18 @@ import viewaug
 from viewaug.comparison.grid import held_out_tenth, tick
 from viewaug.comparison.objectives import objective
 from viewaug.comparison.schedules import warmed_cosine
-from viewaug.comparison.training import Log, Pretraining, fit, viewmaker_callback
+from viewaug.comparison.training import (
+    Clock,
+    Log,
+    Pretraining,
+    epoch_loader,
+    fit,
+    quiet_trainer,
+    viewmaker_callback,
+)
 from viewaug.probes import Probe, save_probe
+
+_TIMED = 8  # steps, of which the first two do not count
 
 
 def run_cell(
@@ -32,6 +44,63 @@ def run_cell(
     max_steps: int = -1,
 ) -> dict[str, Any]:
     """Pretrain and probe once; keep the viewmaker, and the probes that figures need.
+
+    Raises:
+        ValueError: if there is not a whole batch of data.
+    """
+    run = prepare(experiment, group, name, seed, settings)
+    module, train, test, viewmaker = run.module, run.train, run.test, run.viewmaker
+    tasks = tuple(experiment.tasks)
+    test_batch = _first(test)
+
+    def look() -> dict[str, float]:
+        found = probe(module.encoder, train, test_batch, tasks, count=2000)[1]
+        if settings.neighbours:
+            found |= nearest(module.encoder, train, test_batch, list(found), settings.neighbours)
+        return found
+
+    log = Log(look, settings.curve, tick)
+    label = cell_name(group, name, seed)
+    fit(
+        module,
+        train,
+        out / "running" / label,
+        log=log,
+        logger=CSVLogger(out / "logs", name=label),
+        viewmaker=run.callback,
+        accelerator=accelerator,
+        max_steps=max_steps,
+    )
+    fitted, accuracy = probe(module.encoder, train, test_batch, tasks)
+    cell: dict[str, Any] = {experiment.group: group, "method": name, "seed": seed, "accuracy": accuracy}
+    if name in experiment.scorers:
+        save_probe(fitted, probe_file(out, label), experiment.as_seen(group, settings, test_batch["views"][0][:2]))
+    if settings.prepool:
+        cell["prepool"] = probe(
+            _prepool(cast(nn.Sequential, module.encoder)), train, test_batch, tasks, count=settings.prepool
+        )[1]
+    if settings.views_in_probe:
+        views = _views(run.augment, viewmaker)
+        cell["on_views"] = probe(module.encoder, train, test_batch, tasks, views=views)[1]
+    if viewmaker is not None:
+        viewaug.save(viewmaker.cpu(), viewmaker_file(out, label))
+        cell["budget"], cell["strength"] = viewmaker.budget, viewmaker.strength
+    return {**cell, "loss": log.curve[-1]["loss"], "cpu_seconds": round(log.seconds, 1), "curve": log.curve}
+
+
+class Run(NamedTuple):
+    """What a cell trains, and on what."""
+
+    module: Pretraining
+    train: Any
+    test: Any
+    viewmaker: viewaug.Viewmaker | None
+    callback: ViewmakerCallback | None
+    augment: Callable[[Tensor], Tensor] | None
+
+
+def prepare(experiment: Experiment, group: str, name: str, seed: int, settings: Any) -> Run:
+    """Build what a cell trains.
 
     Raises:
         ValueError: if there is not a whole batch of data.
@@ -65,40 +134,18 @@ def run_cell(
                 unrelated=contrastive.unrelated(options.batch),
             )
     module = module.to(memory_format=torch.channels_last)
-    tasks = tuple(experiment.tasks)
-    test_batch = _first(test)
+    return Run(module, train, test, viewmaker, callback, augment)
 
-    def look() -> dict[str, float]:
-        found = probe(module.encoder, train, test_batch, tasks, count=2000)[1]
-        if settings.neighbours:
-            found |= nearest(module.encoder, train, test_batch, list(found), settings.neighbours)
-        return found
 
-    log = Log(look, settings.curve, tick)
-    label = cell_name(group, name, seed)
-    fit(
-        module,
-        train,
-        out / "running" / label,
-        log=log,
-        logger=CSVLogger(out / "logs", name=label),
-        viewmaker=callback,
-        accelerator=accelerator,
-        max_steps=max_steps,
-    )
-    fitted, accuracy = probe(module.encoder, train, test_batch, tasks)
-    cell: dict[str, Any] = {experiment.group: group, "method": name, "seed": seed, "accuracy": accuracy}
-    if name in experiment.scorers:
-        save_probe(fitted, probe_file(out, label), experiment.as_seen(group, settings, test_batch["views"][0][:2]))
-    if settings.prepool:
-        cell["prepool"] = probe(_prepool(encoder), train, test_batch, tasks, count=settings.prepool)[1]
-    if settings.views_in_probe:
-        views = _views(augment, viewmaker)
-        cell["on_views"] = probe(module.encoder, train, test_batch, tasks, views=views)[1]
-    if viewmaker is not None:
-        viewaug.save(viewmaker.cpu(), viewmaker_file(out, label))
-        cell["budget"], cell["strength"] = viewmaker.budget, viewmaker.strength
-    return {**cell, "loss": log.curve[-1]["loss"], "cpu_seconds": round(log.seconds, 1), "curve": log.curve}
+def price(experiment: Experiment, group: str, name: str, settings: Any, accelerator: str) -> tuple[float, int]:
+    """Return the seconds of a training step, the median of a few, and how many steps a cell has."""
+    run = prepare(experiment, group, name, 0, settings)
+    options = run.module.options
+    clock = Clock(_TIMED, None)
+    callbacks = [clock] if run.callback is None else [run.callback, clock]
+    trainer = quiet_trainer(callbacks, accelerator, options.precision, max_steps=_TIMED, max_epochs=-1, logger=False)
+    trainer.fit(run.module, epoch_loader(run.train, options.batch))
+    return statistics.median(clock.prices[2:]), options.epochs * (len(run.train) // options.batch)
 
 
 def splits(experiment: Experiment, group: str, method: Method, settings: Any, seed: int) -> tuple[Any, Any]:

@@ -3,8 +3,7 @@
 import functools
 import math
 import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from viewaug.comparison.encoders import build_encoder
 from viewaug.comparison.objectives import Objective, Supervised, objective
 from viewaug.comparison.proxies import alignment, effective_rank, retrieval, uniformity
 from viewaug.comparison.schedules import warmed_cosine
-from viewaug.comparison.training import Pretraining, Training, quiet_trainer, viewmaker_callback
+from viewaug.comparison.training import Clock, Pretraining, Training, quiet_trainer, viewmaker_callback
 from viewaug.comparison.views import Kind, Method, Views
 from viewaug.probes import Probe, save_probe
 
@@ -128,7 +127,7 @@ def pretrain(cell: Cell, arrays: Arrays, settings: Settings, device: str, *, cur
     module = Pretraining(loss, options, views.augment, cell.seed)
     if arrays.dims == 2:
         module = module.to(memory_format=torch.channels_last)
-    clock = _Clock(cell.steps, (lambda: _curve(module.encoder, arrays, settings, device)) if curve else None)
+    clock = Clock(cell.steps, (lambda: _curve(module.encoder, arrays, settings, device)) if curve else None)
     callbacks: list[pl.Callback] = [clock]
     if views.viewmaker is not None:
         callbacks.insert(
@@ -300,39 +299,3 @@ class _Batches(Dataset[dict[str, Any]]):
     def __getitem__(self, places: Any) -> dict[str, Any]:
         x = self.arrays.take(places)
         return {"views": [x] * self.views, "index": places}
-
-
-class _Clock(pl.Callback):
-    """Keeps the time of each step, the last losses, and at each quarter what `measure` finds, which takes no time."""
-
-    def __init__(self, steps: int, measure: Callable[[], float] | None) -> None:
-        self.measure, self.seconds = measure, 0.0
-        self.at = {round(steps * quarter / 4) for quarter in (1, 2, 3, 4)} if measure else set()
-        self.late = max(1, steps - max(1, steps // 10))
-        self.losses: list[Tensor] = []
-        self.curve: list[dict[str, float]] = []
-        self.prices: list[float] = []
-
-    @property
-    def loss(self) -> float:
-        """The mean of the last tenth."""
-        return torch.stack(self.losses).mean().item() if self.losses else float("nan")
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        self._start = self._now(pl_module)
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any) -> None:
-        self.prices.append(self._now(pl_module) - self._start)
-        self.seconds += self.prices[-1]
-        step = len(self.prices)
-        if step >= self.late:
-            self.losses.append(outputs["loss"].detach())
-        if step in self.at and self.measure is not None:
-            self.curve.append({"steps": step, "seconds": round(self.seconds, 2), "score": self.measure()})
-        self._start = self._now(pl_module)
-
-    def _now(self, pl_module: Any) -> float:
-        if pl_module.device.type == "cpu":
-            return time.process_time()
-        torch.accelerator.synchronize()
-        return time.perf_counter()

@@ -150,6 +150,42 @@ class Log(pl.Callback):
         self.seconds, self.curve = state_dict["seconds"], list(state_dict["curve"])
 
 
+class Clock(pl.Callback):
+    """Keeps the time of each step, the last losses, and at each quarter what `measure` finds, which takes no time."""
+
+    def __init__(self, steps: int, measure: Callable[[], float] | None) -> None:
+        self.measure, self.seconds = measure, 0.0
+        self.at = {round(steps * quarter / 4) for quarter in (1, 2, 3, 4)} if measure else set()
+        self.late = max(1, steps - max(1, steps // 10))
+        self.losses: list[Tensor] = []
+        self.curve: list[dict[str, float]] = []
+        self.prices: list[float] = []
+
+    @property
+    def loss(self) -> float:
+        """The mean of the last tenth."""
+        return torch.stack(self.losses).mean().item() if self.losses else float("nan")
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self._start = self._now(pl_module)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any) -> None:
+        self.prices.append(self._now(pl_module) - self._start)
+        self.seconds += self.prices[-1]
+        step = len(self.prices)
+        if step >= self.late:
+            self.losses.append(outputs["loss"].detach())
+        if step in self.at and self.measure is not None:
+            self.curve.append({"steps": step, "seconds": round(self.seconds, 2), "score": self.measure()})
+        self._start = self._now(pl_module)
+
+    def _now(self, pl_module: Any) -> float:
+        if pl_module.device.type == "cpu":
+            return time.process_time()
+        torch.accelerator.synchronize()
+        return time.perf_counter()
+
+
 def fit(
     module: Pretraining,
     data: Dataset[Any],
@@ -175,7 +211,7 @@ def fit(
     """
     options = module.options
     last = folder / "last.ckpt"
-    loader = DataLoader(data, sampler=EpochOrder(data), batch_size=options.batch, drop_last=True, collate_fn=_as_it_is)
+    loader = epoch_loader(data, options.batch)
     trainer = quiet_trainer(
         [*([viewmaker] if viewmaker is not None else []), log],
         accelerator,
@@ -261,6 +297,11 @@ class EpochOrder(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(1000 * self.data.seed + self.data.epoch)
         return iter(torch.randperm(len(self.data), generator=generator).tolist())
+
+
+def epoch_loader(data: Dataset[Any], batch: int) -> DataLoader[Any]:
+    """Return whole batches of a data set that gives them for lists of indices, in an order of each epoch's own."""
+    return DataLoader(data, sampler=EpochOrder(data), batch_size=batch, drop_last=True, collate_fn=_as_it_is)
 
 
 def _as_it_is(batch: Any) -> Any:

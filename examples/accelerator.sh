@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# What needs an accelerator, in order of worth. Each step leaves OUT/<name>.txt when it is done, and is passed over then;
+# a call ends after MINUTES, and the next one goes on. No figure of an accelerator is among the committed ones yet.
+#
+# examples/accelerator.sh OUT [MINUTES [CIFAR [MNIST]]]
+#
+# CIFAR and MNIST are as --data and --digits of viewaug.examples.multitask_image take them; by default what is bundled.
+set -uo pipefail
+out=${1:?where to}; minutes=${2:-9}; data=${3:-photographs}; digits=${4:-digits}
+python=${PYTHON:-python}; device=${DEVICE:-cuda}
+mkdir -p "$out"
+end=$((SECONDS + 60 * minutes))
+
+step() {  # a name, and a command
+    local name=$1 left=$((end - SECONDS)); shift
+    [ -e "$out/$name.txt" ] && return
+    [ "$left" -gt 20 ] || { echo "time is up before $name; call again"; exit 0; }
+    echo "$name: $*"
+    if timeout "$left" "$@" > "$out/$name.part" 2>&1; then mv "$out/$name.part" "$out/$name.txt"
+    elif [ $? = 124 ]; then echo "time is up in $name, which goes on with the next call"; exit 0
+    else echo "$name failed: see $out/$name.part"; fi
+}
+
+grid() { "$python" -m viewaug.examples.multitask_image --preset paper --accelerator gpu --data "$data" --digits "$digits" "$@"; }
+export -f grid; export python data digits
+
+step doctor "$python" -m viewaug.cli doctor
+step launches "$python" -m viewaug.examples.benchmarks.launches --compile --perturbation additive mix crop
+step arrays "$python" -m viewaug.examples.demo --arrays --out "$out/demo"
+step estimate bash -c "grid --overlays digits --methods none expert viewmaker viewmaker:reference --estimate --out '$out/paper'"
+step compare "$python" -m viewaug.cli compare --data "$out/demo/digits/arrays" --out "$out/compare" --device "$device" \
+    --encoders 2 --seeds 5 --steps 1000
+for method in viewmaker expert viewmaker:blend+additive@steered; do
+    step "paper-$method" bash -c "grid --overlays digits --methods $method --seeds 1 --out '$out/paper'"
+done
