@@ -194,3 +194,23 @@ def test_two_processes(tmp_path):
 def test_nothing_to_compute(metric):
     with pytest.raises(ValueError, match="`update` with at least one sample"):
         metric.compute()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_any_floats(dtype):
+    """What is measured has the precision of the input, and what is added up has more."""
+    torch.manual_seed(0)
+    x, p, z = torch.rand(8, 3, 4, 4), torch.rand(8, 6), torch.randn(8, 5)
+    view = (x + 0.1).clamp(0, 1)
+    for make, exact, cast in (
+        (Distortion, (x, view), (x.to(dtype), view.to(dtype))),
+        (lambda: LabelDestruction(0.5, resamples=2), (p,), (p.to(dtype),)),
+        (lambda: Collapse(5), (z,), (z.to(dtype),)),
+    ):
+        figures = []
+        for inputs in (exact, cast):
+            metric = make()
+            metric.update(*inputs)
+            figures.append({name: value for name, value in metric.compute().items() if isinstance(value, torch.Tensor)})
+        for name, value in figures[0].items():
+            torch.testing.assert_close(figures[1][name].double(), value.double(), rtol=0.05, atol=0.1)
