@@ -1,10 +1,10 @@
 """Which views do these data need? A quick look at three real data sets, whose answers differ.
 
-photographs with a digit pasted on, photographs with a faint digit and a shape, and a smartwatch's readings: a small
-encoder is pretrained with five kinds of views of each, one run of each kind, and linear probes on its frozen features
-tell how much it knows of every label. Beside the numbers stand those of five other runs, which the package brings, and
-the verdicts that they bear. It needs no download and no GPU. Killed and started again with the same --out, it goes on
-where it was. All kinds of views, more runs and two encoders: viewaug compare --data OUT/smartwatch/arrays.
+They are photographs with a digit pasted on, photographs with a faint digit and a shape, and a smartwatch's readings. A
+small encoder is pretrained with five kinds of views of each, one run of each kind, and linear probes on its frozen
+features tell how much it knows of every label. Beside the numbers stand those of five other runs, which the package
+brings, and the verdicts that they bear. It needs no download and no GPU. Killed and started again with the same --out,
+it goes on where it was. All kinds of views, more runs and two encoders: viewaug compare --data OUT/smartwatch/arrays.
 """
 
 import argparse
