@@ -8,7 +8,7 @@ ARGS ?=
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/examples.stamp ## set up, then run the main job; options: make demo ARGS="--seeds 1"
+demo: $(VENV)/examples.stamp ## set up, then look at three real data sets; options: make demo ARGS="--data smartwatch"
 	$(BIN)/viewaug demo $(ARGS)
 
 test: lint ## set up, then lint, type-check, run tests and doctests, and try the wheel

@@ -11,7 +11,7 @@ import viewaug
 # nothing imports it; the modules are imported when they are called.
 COMMANDS = {
     "compare": ("viewaug.commands.compare", "find out which views some data need: the main job"),
-    "demo": ("viewaug.examples.demo", "pretrain on images with two labels, and compare learned views with others"),
+    "demo": ("viewaug.examples.demo", "a quick look at three real data sets, whose answers differ"),
     "views": ("viewaug.commands.views", "draw inputs, views of a saved viewmaker, and the differences"),
     "diagnose": (
         "viewaug.commands.diagnose",
