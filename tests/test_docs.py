@@ -158,3 +158,8 @@ def test_site(tmp_path):
     assert viewaug.__version__ in (tmp_path / "index.html").read_text()
     assert "viewaug.JointOptimizer" in (tmp_path / "api.html").read_text()
     assert any((tmp_path / "_images").glob("photographs*.png"))
+
+
+@pytest.mark.parametrize("file", sorted((RESULTS / "families" / "twins").glob("*.json")), ids=lambda file: file.stem)
+def test_tables_of_random_twins_are_the_results_that_are_kept(file):
+    assert Comparison.read(file).table in PAGES["docs/evidence/families.md"]
