@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from viewaug._checks import check_count
 from viewaug._sounds import read_sound
-from viewaug.budget import full_precision
+from viewaug.budget import full_precision, never_in
 
 try:
     from torchaudio.functional import amplitude_to_DB, resample
@@ -104,12 +104,7 @@ class LogMel(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move or cast it; its filters stay in float32 or wider, as a Fourier transform needs."""
         self._dtype = fn(self.mean).dtype
-
-        def apply(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return tensor.to(moved.device) if moved.dtype in (torch.float16, torch.bfloat16) else moved
-
-        return super()._apply(apply, recurse)
+        return super()._apply(never_in((torch.float16, torch.bfloat16), fn), recurse)
 
     @torch.no_grad()
     def fit(self, waveforms: Iterable[Tensor]) -> "LogMel":

@@ -12,6 +12,7 @@ from viewaug import load
 from viewaug.comparison import Comparison
 from viewaug.comparison.arrays import TEST, read_arrays
 from viewaug.comparison.cells import Cell, kind_of
+from viewaug.comparison.figures import drawn_view
 from viewaug.comparison.verdict import interval
 from viewaug.comparison.views import parse
 from viewaug.plots import draw_signal
@@ -70,13 +71,8 @@ def views_figure(titles: Mapping[str, str], found: Cells, out: Path) -> Figure:
     return figure
 
 
-@torch.no_grad()
 def _views(cell: Mapping[str, Any], x: torch.Tensor, kind: Any, out: Path) -> torch.Tensor:
     method = parse(cell["method"], kind)
     file = Cell(method, cell["strength"], cell["encoder"], cell["seed"], cell["steps"], final=True).name
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        augment = method.views(kind, cell["strength"]).augment
-        view = x if augment is None else augment(x)
-        saved = out / "viewmakers" / f"{file}.safetensors"
-        return load(saved)(view) if saved.exists() else view
+    saved = out / "viewmakers" / f"{file}.safetensors"
+    return drawn_view(method, kind, cell["strength"], load(saved) if saved.exists() else None, x)

@@ -38,6 +38,19 @@ def mixed(mixture: str = "both", **options) -> Mixed:
     return Mixed(utterances, background, mixture, **{"length": 500, "train": True, **options})
 
 
+class Whole:
+    """A data set of 40 that is always given as a whole."""
+
+    def __init__(self, batch: dict) -> None:
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitems__(self, indices) -> dict:
+        return self.batch
+
+
 def all_of(data: Mixed) -> dict:
     return data.__getitems__(range(len(data)))
 
@@ -337,16 +350,9 @@ def test_labels_that_do_not_count():
     train = {"views": [x], "digit": torch.arange(40) % 2}
     test = {"views": [x], "digit": torch.where(torch.arange(40) < 20, torch.arange(40) % 2, -1)}
 
-    class Whole:
-        def __len__(self):
-            return 40
-
-        def __getitems__(self, indices):
-            return train
-
     encoder = nn.Linear(2, 2, bias=False)
     nn.init.eye_(encoder.weight)
-    assert probe(encoder, Whole(), test, ("digit", "noise"))[1] == {"digit": 100.0}
+    assert probe(encoder, Whole(train), test, ("digit", "noise"))[1] == {"digit": 100.0}
 
 
 def test_neighbours(tmp_path):
@@ -368,18 +374,11 @@ def test_nearest():
     train = {"views": [x], "digit": torch.arange(40) % 2}
     test = {"views": [x], "digit": torch.where(torch.arange(40) < 20, torch.arange(40) % 2, -1)}
 
-    class Whole:
-        def __len__(self):
-            return 40
-
-        def __getitems__(self, indices):
-            return train
-
     encoder = nn.Linear(2, 2, bias=False)
     nn.init.eye_(encoder.weight)
-    assert nearest(encoder, Whole(), test, ["digit"], 3) == {"digit by neighbours": 100.0}
+    assert nearest(encoder, Whole(train), test, ["digit"], 3) == {"digit by neighbours": 100.0}
     test["digit"] = 1 - test["digit"].clamp(0)
-    assert nearest(encoder, Whole(), test, ["digit"], 3)["digit by neighbours"] < 50
+    assert nearest(encoder, Whole(train), test, ["digit"], 3)["digit by neighbours"] < 50
 
 
 def test_quick_preset_and_report(tmp_path, capsys):

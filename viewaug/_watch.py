@@ -24,10 +24,12 @@ class Watch:
             return
         self._unheard += 1
         if self._unheard > _PATIENCE:
-            self._warn(
+            self._end()
+            warnings.warn(
                 f"The viewmaker got no gradient in {_PATIENCE} training calls. Either nothing is trained on its views, "
                 "or they are detached on the way to the loss, or made in a worker process, or its parameters do not "
-                "require gradients. Call freeze() if it is not meant to learn."
+                "require gradients. Call freeze() if it is not meant to learn.",
+                stacklevel=5,
             )
         elif view.requires_grad:
             view.register_hook(lambda grad: self._hear(viewmaker))
@@ -42,28 +44,30 @@ class Watch:
     def _hear(self, viewmaker: nn.Module) -> None:
         self._unheard = 0
         self._heard += 1
+        if self._over or self._heard not in (1, _PATIENCE, 10 * _PATIENCE):
+            return
         # Of sharded ones this process's part.
         weights = [getattr(p, "_local_tensor", p).detach() for p in viewmaker.parameters()]
         if self._heard == 1:
             self._start = [weight.clone() for weight in weights]
-        elif not self._over and self._heard in (_PATIENCE, 10 * _PATIENCE):
-            if any(a.shape != b.shape for a, b in zip(weights, self._start, strict=True)):  # sharded only at times
-                self._over, self._start = True, []
-                return
-            moved = sum((a - b.to(a)).abs().sum() for a, b in zip(weights, self._start, strict=True))
-            mean = float(moved) / sum(weight.numel() for weight in weights)
-            if mean == 0 and self._heard == _PATIENCE:
-                return  # gradients may be accumulated
-            if mean < _HARDLY:
-                self._warn(
-                    f"The viewmaker's weights moved by {mean:.1e} in {self._heard} gradients: under SGD and LARS they "
-                    "hardly do. Give them to viewaug.JointOptimizer, or to an Adam of their own."
-                )
-            self._over, self._start = True, []
+            return
+        pairs = list(zip(weights, self._start, strict=True))
+        if any(a.shape != b.shape for a, b in pairs):  # sharded only at times
+            self._end()
+            return
+        mean = float(sum((a - b.to(a)).abs().sum() for a, b in pairs)) / sum(weight.numel() for weight in weights)
+        if mean == 0 and self._heard == _PATIENCE:
+            return  # gradients may be accumulated
+        self._end()
+        if mean < _HARDLY:
+            warnings.warn(
+                f"The viewmaker's weights moved by {mean:.1e} in {self._heard} gradients: under SGD and LARS they "
+                "hardly do. Give them to viewaug.JointOptimizer, or to an Adam of their own.",
+                stacklevel=5,
+            )
 
-    def _warn(self, text: str) -> None:
+    def _end(self) -> None:
         self._over, self._start = True, []
-        warnings.warn(text, stacklevel=6)
 
 
 def in_backward() -> bool:

@@ -5,6 +5,7 @@ Everything here works sample by sample, in float32 or wider, and is differentiab
 """
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from itertools import repeat
 from typing import Any, Literal, get_args
@@ -388,6 +389,16 @@ def widen(x: Tensor) -> Tensor:
     if not x.is_floating_point():
         raise TypeError(f"Expected floating point tensors, in which a budget can be counted, but got {x.dtype}.")
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def never_in(narrow: tuple[torch.dtype, ...], fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return what moves and casts as a function of ``nn.Module._apply``, but to no narrow dtype."""
+
+    def apply(tensor: Tensor) -> Tensor:
+        moved = fn(tensor)
+        return tensor.to(moved.device) if moved.dtype in narrow else moved
+
+    return apply
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:

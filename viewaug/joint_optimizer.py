@@ -158,7 +158,9 @@ class JointOptimizer(Optimizer):
             groups = [{**group, "params": [number[p] for p in group["params"]]} for group in groups]
             part.load_state_dict({**({} if viewmakers else rest), "state": state, "param_groups": groups})
         self.param_groups = self._in_order(self.base.param_groups, self.adversary.param_groups)
-        self._skipped = [torch.tensor(float(state_dict.get("skipped_steps", 0)))]
+        # Where those to come will be, to be added up with them.
+        device = next((p.device for group in self.adversary.param_groups for p in group["params"]), None)
+        self._skipped = [torch.tensor(float(state_dict.get("skipped_steps", 0)), device=device)]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the encoder's, or to the viewmaker's if it has ``"viewmaker": True``."""

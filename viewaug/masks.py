@@ -32,22 +32,22 @@ def full_mask(x: Tensor, where: Tensor) -> Tensor:
     return keep
 
 
-def moments(x: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return the mean and the standard deviation of every sample, ``(B, 1, ...)``, where a mask is not 0.
+def moments(x: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the mean and the standard deviation of every sample, ``(B, 1, ...)``, of what a boolean mask keeps.
 
     The deviation is at least a millionth of the largest value, below which there is nothing but rounding in float32.
     """
     dims = tuple(range(1, x.ndim))
     peak = x.detach().abs().amax(dims, keepdim=True).clamp(min=1e-30)
     relative = x / peak  # whose square neither overflows nor vanishes
-    if keep is None:
+    if kept is None:
         mean = relative.mean(dims, keepdim=True)
         variance = (relative - mean).square().mean(dims, keepdim=True)
     else:
-        kept = (keep > 0).to(x.dtype)
-        count = kept.sum(dims, keepdim=True).clamp(min=1)
-        mean = (relative * kept).sum(dims, keepdim=True) / count
-        variance = ((relative - mean).square() * kept).sum(dims, keepdim=True) / count
+        share = kept.to(x.dtype)
+        count = share.sum(dims, keepdim=True).clamp(min=1)
+        mean = (relative * share).sum(dims, keepdim=True) / count
+        variance = ((relative - mean).square() * share).sum(dims, keepdim=True) / count
     return peak * mean, peak * variance.clamp(min=1e-12).sqrt()
 
 

@@ -45,11 +45,8 @@ def check_perturbation(
     options: dict[str, Any] = {"dims": len(size), "perturbation": perturbation, "value_range": value_range}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        x = (
-            torch.rand(4, channels, *size)
-            if value_range is None
-            else _within(torch.rand(4, channels, *size), value_range)
-        )
+        low, high = value_range or (0.0, 1.0)
+        x = low + (high - low) * torch.rand(4, channels, *size)
         for generator in ("random", "fast"):
             _check(Viewmaker(channels, generator=generator, budget=budget, **options), x, generator)
 
@@ -107,8 +104,3 @@ def _property(text: str) -> Iterator[None]:
         yield
     except AssertionError as error:
         raise AssertionError(f"Expected that {text}, but it does not hold. {error}".strip()) from error
-
-
-def _within(unit: Tensor, value_range: tuple[float, float]) -> Tensor:
-    low, high = value_range
-    return low + (high - low) * unit

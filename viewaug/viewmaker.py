@@ -17,6 +17,7 @@ from viewaug.budget import (
     clamp_view,
     constrain,
     full_precision,
+    never_in,
     rescale_to_budget,
     widen,
 )
@@ -296,10 +297,11 @@ class Viewmaker(nn.Module):
         with full_precision(x):
             wide = widen(x)
             keep = None if where is None else self._check_where(wide, where)
+            kept = None if keep is None else keep > 0
             whole = wide
-            if keep is not None:
-                wide = fill(wide, keep > 0)
-            scale = self._scale(wide, keep)
+            if kept is not None:
+                wide = fill(wide, kept)
+            scale = self._scale(wide, kept)
             seen = wide if self.generator.blind else self.perturbation.analyse(standardise(wide, *scale))
         weights = next(self.generator.parameters(), x).dtype
         raw = self.generator(seen.to(weights), [field.to(weights) for field in fields])
@@ -315,11 +317,11 @@ class Viewmaker(nn.Module):
                 return clamp_view(wide, wide + delta, self.value_range).to(x.dtype)
             unit: float | Tensor = 1.0
             if self.units == "std":
-                unit = (moments(wide, keep)[1] if self.value_range else cast(Tensor, scale[1])).flatten()
-            if keep is not None:  # the budget is for what may change, which is a part of the mean
-                unit = unit * (keep > 0).to(wide.dtype).flatten(1).mean(1)
+                unit = (moments(wide, kept)[1] if self.value_range else cast(Tensor, scale[1])).flatten()
+            if kept is not None:  # the budget is for what may change, which is a part of the mean
+                unit = unit * kept.to(wide.dtype).flatten(1).mean(1)
             view = self._within(wide, self.perturbation, raw, budget, _Frame(scale, unit, keep))
-            return (view if keep is None else torch.where(keep > 0, view, whole)).to(x.dtype)
+            return (view if kept is None else torch.where(kept, view, whole)).to(x.dtype)
 
     def _within(
         self,
@@ -431,12 +433,7 @@ class Viewmaker(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move or cast it; weights are never in float16, in which an Adam's moments and epsilon vanish."""
-
-        def apply(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return tensor.to(moved.device) if moved.dtype == torch.float16 else moved
-
-        return super()._apply(apply, recurse)
+        return super()._apply(never_in((torch.float16,), fn), recurse)
 
     def extra_repr(self) -> str:
         budget = None if self.budget is None else f"{self.budget:g}"
@@ -453,14 +450,14 @@ class Viewmaker(nn.Module):
             raise ValueError(f"Expected no `where` for {what}.")
         return full_mask(x, where)
 
-    def _scale(self, x: Tensor, keep: Tensor | None = None) -> _Scale:
+    def _scale(self, x: Tensor, kept: Tensor | None = None) -> _Scale:
         """Return what to subtract from an input and to divide it by, so that its units do not matter."""
         if self.units == "raw":
             return 0.0, 1.0
         if self.value_range is not None:
             low, high = self.value_range
             return low, high - low
-        return moments(x, keep)
+        return moments(x, kept)
 
     def _check_input(self, x: Tensor) -> None:
         if not isinstance(x, Tensor):

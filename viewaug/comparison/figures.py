@@ -7,9 +7,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from viewaug.comparison.arrays import Arrays
+from viewaug import Viewmaker
 from viewaug.comparison.cells import kind_of
-from viewaug.comparison.views import REFERENCES, Method
+from viewaug.comparison.views import REFERENCES, Kind, Method
 from viewaug.plots import view_grid
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def views_figure(comparison: "Comparison") -> Figure:
     for name, method in comparison.methods.items():
         runs = comparison.runs(encoder, name)
         if method.maker not in ("none", *REFERENCES) and runs:
-            views.append(_view(comparison, arrays, method, runs[0]["strength"], x)[:_DRAWN])
+            viewmaker = comparison.viewmakers.get((encoder, name))
+            views.append(drawn_view(method, kind_of(arrays), runs[0]["strength"], viewmaker, x)[:_DRAWN])
             names.append(name)
     if not views:
         views, names = [x[:_DRAWN]], ["none"]
@@ -64,10 +65,10 @@ def views_figure(comparison: "Comparison") -> Figure:
 
 
 @torch.no_grad()
-def _view(comparison: "Comparison", arrays: Arrays, method: Method, strength: float | None, x: Tensor) -> Tensor:
-    viewmaker = comparison.viewmakers.get((comparison.encoders[0], method.name))
+def drawn_view(method: Method, kind: Kind, strength: float | None, viewmaker: Viewmaker | None, x: Tensor) -> Tensor:
+    """Return a view for a figure, always the same: by hand, then by a viewmaker, if there are such."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        augment = method.views(kind_of(arrays), strength).augment
+        augment = method.views(kind, strength).augment
         view = x if augment is None else augment(x)
         return view if viewmaker is None else viewmaker(view)
