@@ -5,8 +5,7 @@ from typing import Any
 import torch
 
 from viewaug import Viewmaker
-from viewaug.adversary import check_values
-from viewaug.perturbations import leaves
+from viewaug.samples import SampleTransform
 
 try:
     from torchvision import tv_tensors
@@ -43,15 +42,9 @@ class ViewmakerTransform(v2.Transform):
 
     def __init__(self, viewmaker: Viewmaker) -> None:
         super().__init__()
-        if not isinstance(viewmaker, Viewmaker):
-            raise TypeError(f"Expected `viewmaker` to be a viewaug.Viewmaker, but got {type(viewmaker).__name__}.")
+        self._views = SampleTransform(viewmaker)
         if viewmaker.dims != 2:
             raise ValueError(f"Expected `viewmaker` to have 2 dims, but got {viewmaker.dims}.")
-        mixing = [type(leaf).__name__ for leaf, _ in leaves(viewmaker.perturbation, None) if leaf.batched]
-        if mixing:
-            raise ValueError(
-                f"Expected `viewmaker` to need one image at a time, but {mixing[0]} mixes those of a batch."
-            )
         self.viewmaker = viewmaker
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
@@ -70,13 +63,8 @@ class ViewmakerTransform(v2.Transform):
         """Return a view of an image, and anything else as it is."""
         if isinstance(inpt, (tv_tensors.BoundingBoxes, tv_tensors.Mask)) or not isinstance(inpt, torch.Tensor):
             return inpt
-        x = inpt.as_subclass(torch.Tensor)
-        if not x.is_floating_point():
+        if not inpt.is_floating_point():
             raise TypeError(
-                f"Expected images of floats, as by v2.ToDtype(torch.float32, scale=True), but got {x.dtype}."
+                f"Expected images of floats, as by v2.ToDtype(torch.float32, scale=True), but got {inpt.dtype}."
             )
-        with torch.no_grad():
-            batch = x.reshape(-1, *x.shape[-3:])
-            check_values(batch, self.viewmaker)
-            view = self.viewmaker(batch).reshape(x.shape)
-        return tv_tensors.wrap(view, like=inpt) if isinstance(inpt, tv_tensors.TVTensor) else view
+        return self._views.view(inpt)

@@ -8,6 +8,7 @@ from viewaug.budget import distortion, fit_budget, project_to_budget, rescale_to
 from viewaug.budget_controller import BudgetController
 from viewaug.checkpoints import load, save
 from viewaug.joint_optimizer import JointOptimizer
+from viewaug.samples import SampleTransform
 from viewaug.viewmaker import Viewmaker
 
 __version__ = "0.2.0"
@@ -15,6 +16,7 @@ __all__ = [
     "AdversarialAugmentation",
     "BudgetController",
     "JointOptimizer",
+    "SampleTransform",
     "Viewmaker",
     "distortion",
     "fit_budget",
