@@ -182,7 +182,8 @@ def _fit(x: Tensor, delta: Tensor, budget: float | Tensor, value_range: ValueRan
     sign, size = fixed_delta.sign(), fixed_delta.abs()
     room = (bound.clone() if x.requires_grad else bound).sub_(fixed_x).mul_(sign).relu_()
     ends = room / size.clamp(min=tiny)
-    search = _opaque_search if torch.compiler.is_compiling() else _search
+    compiling = torch.compiler.is_compiling() and not torch.compiler.is_exporting()  # which goes without this package
+    search = _opaque_search if compiling else _search
     scale = search(size, room, ends, torch.as_tensor(total, dtype=x.dtype, device=x.device).detach())
     free = torch.gt(ends, scale, out=torch.empty_like(ends))  # 0 or 1: arithmetic with booleans is slow on a CPU
 
@@ -402,9 +403,11 @@ def never_in(narrow: tuple[torch.dtype, ...], fn: Callable[[Tensor], Tensor]) ->
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """Switch autocast off on the device of `x`, if it has any."""
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+    """Switch autocast off on the device of `x`, if it has any; an exported program cannot hold that."""
+    kind, compiling = x.device.type, torch.compiler.is_compiling()  # into which torch 2.9 takes no question
+    if torch.compiler.is_exporting() or not (kind != "meta" if compiling else torch.amp.is_autocast_available(kind)):
+        return nullcontext()
+    return torch.autocast(kind, enabled=False)
 
 
 def _sample_dims(x: Tensor) -> tuple[int, ...]:

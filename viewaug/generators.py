@@ -64,8 +64,8 @@ class RandomGenerator(Generator):
 
     def forward(self, x: Tensor, noise: Sequence[Tensor]) -> Raw:
         parts = [white(widen(part)) for part in noise]
-        maps = parts[0] if self.maps else x.new_empty(len(x), 0, *x.shape[2:])
-        return Raw(maps, parts[-1] if self.numbers else x.new_empty(len(x), 0))
+        maps = parts[0] if self.maps else x.new_empty(x.shape[0], 0, *x.shape[2:])
+        return Raw(maps, parts[-1] if self.numbers else x.new_empty(x.shape[0], 0))
 
 
 class FastGenerator(RandomGenerator):
@@ -163,12 +163,12 @@ class FastGenerator(RandomGenerator):
         random = super().forward(x, noise[:-2])
         field, numbers = standardise(noise[-2]), standardise(noise[-1])
         h = self.stem(pad_to(x, self.patch)) + self.field(field)
-        h = h + self.sample(numbers)[(..., *(None,) * (x.ndim - 2))]
+        h = h.add_(self.sample(numbers)[(..., *(None,) * (x.ndim - 2))])
         if x.ndim == 4 and x.device.type == "cpu":  # faster convolutions, whatever the format of the input
             h = h.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             h = block(h)
-        h = F.leaky_relu(h, 0.1)
+        h = _activate(h)
         limit = self.departure * _MEAN_SIZE
         maps = random.maps
         if self.maps:
@@ -214,7 +214,12 @@ class _Block(nn.Module):
         self.conv2 = CONV[dims](width, width, 3, padding=1)
 
     def forward(self, h: Tensor) -> Tensor:
-        return h + self.conv2(F.leaky_relu(self.conv1(F.leaky_relu(h, 0.1)), 0.1))
+        return h + self.conv2(_activate(self.conv1(_activate(h))))
+
+
+def _activate(h: Tensor) -> Tensor:
+    """A leaky rectifier in place of a copy: for the backward pass its output is kept, and not its input as well."""
+    return F.leaky_relu(h.clone(), 0.1, inplace=True) if h.requires_grad else F.leaky_relu(h, 0.1)
 
 
 class ReferenceGenerator(Generator):
@@ -312,9 +317,10 @@ def make_raw(
     x: Tensor, maps: Tensor | None, h: Tensor, numbers_head: nn.Linear | None, noise: Sequence[Tensor] = ()
 ) -> Raw:
     """Put maps together with numbers, made of the means of `h` and noise; what nobody needs is empty."""
+    batch = x.shape[0]
     return Raw(
-        x.new_empty(len(x), 0, *x.shape[2:]) if maps is None else maps,
-        x.new_empty(len(x), 0) if numbers_head is None else numbers_head(torch.cat([h.flatten(2).mean(2), *noise], 1)),
+        x.new_empty(batch, 0, *x.shape[2:]) if maps is None else maps,
+        x.new_empty(batch, 0) if numbers_head is None else numbers_head(torch.cat([h.flatten(2).mean(2), *noise], 1)),
     )
 
 

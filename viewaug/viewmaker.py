@@ -239,7 +239,7 @@ class Viewmaker(nn.Module):
             - Output: for the shapes see :meth:`noise_shapes`.
         """
         self._check_input(x)
-        shapes = [(len(x), *shape) for shape in self.noise_shapes(x.shape[2:])]
+        shapes = [(x.shape[0], *shape) for shape in self.noise_shapes(x.shape[2:])]
         if generator is None:  # not passed on as None, with which torch.rand takes no dynamic shapes
             return tuple(torch.rand(shape, dtype=x.dtype, device=x.device) for shape in shapes)
         device = generator.device
@@ -287,12 +287,12 @@ class Viewmaker(nn.Module):
             self._check_noise(x, noise)
         if budget is not None and self.budget is None:
             raise ValueError(f"Expected no `budget` for a viewmaker without one, but got {budget}.")
-        if copies < 1 or len(x) % copies:
-            raise ValueError(f"Expected `copies` to divide the batch of {len(x)}, but got {copies}.")
-        if not len(x):
+        if copies < 1 or x.shape[0] % copies:
+            raise ValueError(f"Expected `copies` to divide the batch of {x.shape[0]}, but got {copies}.")
+        if not x.shape[0]:
             return x.clone()  # instance normalisation takes no empty batch
         budget = self.budget if budget is None else budget
-        *fields, draws = noise if self.perturbation.draws(x.shape[2:]) else (*noise, x.new_empty(len(x), 0))
+        *fields, draws = noise if self.perturbation.draws(x.shape[2:]) else (*noise, x.new_empty(x.shape[0], 0))
         del noise  # as large as the input; nothing needs it any more when the generator has returned
         with full_precision(x):
             wide = widen(x)
@@ -472,7 +472,7 @@ class Viewmaker(nn.Module):
             raise ValueError(f"Expected the sides of `x` to be at least {smallest}, but got {tuple(x.shape)}.")
 
     def _check_noise(self, x: Tensor, noise: tuple[Tensor, ...]) -> None:
-        shapes = tuple((len(x), *shape) for shape in self.noise_shapes(x.shape[2:]))
+        shapes = tuple((x.shape[0], *shape) for shape in self.noise_shapes(x.shape[2:]))
         if not isinstance(noise, (tuple, list)) or not all(isinstance(field, Tensor) for field in noise):
             raise TypeError(f"Expected `noise` to be a tuple of tensors, but got {type(noise).__name__}.")
         got = tuple(tuple(field.shape) for field in noise)

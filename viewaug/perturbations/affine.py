@@ -34,7 +34,7 @@ class Affine(Perturbation):
         shear = math.radians(15) * shear
         matrix = get_affine_matrix2d(
             shift * size / 4,
-            ((size - 1) / 2).expand(len(x), 2),
+            ((size - 1) / 2).expand(x.shape[0], 2),
             (math.log(1.5) * scale).exp(),
             30 * angle[:, 0],
             shear[:, 0],

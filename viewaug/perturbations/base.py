@@ -3,7 +3,7 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ class Raw(NamedTuple):
 
     maps: Tensor
     numbers: Tensor
-    draws: Tensor = torch.empty(0, 0)
+    draws: Tensor = cast(Tensor, None)  # until the viewmaker adds them; compilers take no tensor as a default
     copies: int = 1
 
     def split(self, needs: Sequence[Needs], draws: Sequence[int]) -> list["Raw"]:

@@ -71,7 +71,7 @@ class Channels(Perturbation):
         axes = 3 if self.triples else many
         half = self.strength * math.radians(self.rotate) / 2 / math.sqrt(axes - 1) * angles
         row, column = torch.triu_indices(axes, axes, 1, device=angles.device)
-        upper = angles.new_zeros(len(angles), axes, axes)
+        upper = angles.new_zeros(angles.shape[0], axes, axes)
         upper[:, row, column] = half.tan()
         skew, one = upper - upper.mT, torch.eye(axes, dtype=angles.dtype, device=angles.device)
         turn = torch.linalg.solve_ex(one - skew, one + skew)[0]  # which looks at no error: there is none
@@ -83,7 +83,7 @@ class Channels(Perturbation):
 
     def _order(self, draws: Tensor, many: int) -> Tensor:
         """Return the channel that comes to each place, ``(B, channels)``."""
-        place = torch.arange(many, device=draws.device).expand(len(draws), -1)
+        place = torch.arange(many, device=draws.device).expand(draws.shape[0], -1)
         first = (draws[:, 1:2] * many).long().clamp(max=many - 1)
         second = (first + 1 + (draws[:, 2:] * (many - 1)).long().clamp(max=many - 2)) % many
         swapped = place.scatter(1, first, second).scatter(1, second, first)

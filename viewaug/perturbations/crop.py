@@ -73,6 +73,6 @@ def _grid(side: Tensor, centre: Tensor, size: Sequence[int]) -> Tensor:
     for axis, length in enumerate(size):
         place = (2 * torch.arange(length, dtype=side.dtype, device=side.device) + 1) / length - 1
         line = side[:, axis, None] * place + centre[:, axis, None]
-        shape = [len(side), *(length if other == axis else 1 for other in range(len(size)))]
-        axes.append(line.reshape(shape).expand(len(side), *size))
+        shape = [side.shape[0], *(length if other == axis else 1 for other in range(len(size)))]
+        axes.append(line.reshape(shape).expand(side.shape[0], *size))
     return torch.stack(axes[::-1], -1)  # grids have the last axis first

@@ -24,7 +24,7 @@ class _Drawn(NamedTuple):
 
     def shape(self, x: Tensor) -> tuple[int, ...]:
         """Return the shape of the parameter for a batch of images."""
-        return (len(x), len(self.low), *x.shape[2:]) if self.field else (len(x), *self.low.shape)
+        return (x.shape[0], len(self.low), *x.shape[2:]) if self.field else (x.shape[0], *self.low.shape)
 
     def at(self, share: Tensor) -> Tensor:
         """Go from the middle of the range, 0, to its ends, -1 and 1."""
@@ -150,9 +150,10 @@ class Kornia(Perturbation):
     def _augment(self, x: Tensor, chosen: dict[str, Tensor]) -> Tensor:
         """Apply the augmentation with some parameters chosen, the others in the middle of their ranges."""
         drawn, fixed = self._draw(tuple(x.shape[1:]))
-        params = {"batch_prob": x.new_ones(len(x)), "forward_input_shape": torch.tensor(x.shape)}
+        batch = x.shape[0]
+        params = {"batch_prob": x.new_ones(batch), "forward_input_shape": torch.tensor(x.shape)}
         for key, value in fixed.items():
-            params[key] = value.to(x.device).expand(len(x), *value.shape[1:]) if len(value) == 1 else value.to(x.device)
+            params[key] = value.to(x.device).expand(batch, *value.shape[1:]) if len(value) == 1 else value.to(x.device)
         for key, entry in drawn.items():
             params[key] = chosen[key] if key in chosen else entry.at(x.new_zeros(entry.shape(x)))
         # A call leaves its parameters, and their graph, on the module: a shallow copy takes them away with it.

@@ -154,7 +154,7 @@ class Mix(Region):
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
         partner = partners(raw.draws[:, -1], raw.copies)
         finite = x.detach().flatten(1).sum(1).isfinite()
-        partner = torch.where(finite[partner], partner, torch.arange(len(x), device=x.device))
+        partner = torch.where(finite[partner], partner, torch.arange(x.shape[0], device=x.device))
         return torch.lerp(x, x[partner], self.weight(raw))
 
 
@@ -212,8 +212,8 @@ def partners(draws: Tensor, copies: int = 1) -> Tensor:
         >>> partners(torch.tensor([0.0, 0.5, 0.9, 0.0, 0.0, 0.0]), copies=2)
         tensor([1, 0, 1, 4, 5, 3])
     """
-    size = len(draws) // copies
-    place = torch.arange(len(draws), device=draws.device)
+    size = draws.shape[0] // copies
+    place = torch.arange(draws.shape[0], device=draws.device)
     step = 1 + (draws * (size - 1)).long().clamp(max=max(0, size - 2))
     return place - place % size + (place + step) % size
 

@@ -114,7 +114,7 @@ def scale_spectrum(x: Tensor, gain: Tensor, dim: int) -> Tensor:
     """
     side, dims = x.shape[dim], x.ndim - 2
     if side >= _FFT_FROM:
-        shaped = gain.view(len(x), *(side if axis == x.ndim + dim else 1 for axis in range(1, x.ndim)))
+        shaped = gain.view(x.shape[0], *(side if axis == x.ndim + dim else 1 for axis in range(1, x.ndim)))
         return fast_idct(fast_dct(x, dim) * shaped, dim)
     matrix = _dct_matrix(side, x)
     kernel = (matrix.mT * gain[:, None]) @ matrix

@@ -41,7 +41,7 @@ class Warp(Perturbation):
         shift = self.strength * self.reach * smooth(raw.maps, self.knots).tanh()
         if x.ndim == 3:
             return resample(x, x.shape[2] * shift)
-        identity = torch.eye(x.ndim - 2, x.ndim - 1, dtype=x.dtype, device=x.device).expand(len(x), -1, -1)
+        identity = torch.eye(x.ndim - 2, x.ndim - 1, dtype=x.dtype, device=x.device).expand(x.shape[0], -1, -1)
         grid = F.affine_grid(identity, list(x.shape), align_corners=False)  # a side is 2 long
         return F.grid_sample(x, grid + 2 * shift.movedim(1, -1), padding_mode="reflection", align_corners=False)
 
