@@ -111,6 +111,7 @@ def test_tables_of_multitask_experiments_are_the_results_that_are_kept(experimen
     text = (RESULTS / folder / "report.md").read_text()
     assert report.report(experiment, cells) in text
     assert report.comparison(experiment, cells) in text
+    assert report.papers(experiment) in PAGES[f"docs/evidence/{'images' if folder == 'image' else folder}.md"]
 
 
 def test_links_lead_somewhere():

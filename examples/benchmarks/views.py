@@ -35,7 +35,7 @@ SERIES = ["additive", "spectral", "warp", "blur", "mask", "mix", "crop", "channe
 TWINS: list[tuple[Any, str, dict[str, Any]]] = [
     ("mix", "RandomCutMixV2", {"data_keys": ["input"], "use_correct_lambda": True}),
     ({"name": "mix", "edge": None}, "RandomMixUpV2", {"data_keys": ["input"]}),
-    ("mask", "RandomErasing", {"scale": (0.02, 0.5)}),
+    ({"name": "mask", "fill": "zero"}, "RandomErasing", {"scale": (0.02, 0.5)}),
     ("crop", "RandomResizedCrop", {"size": (32, 32)}),
     ({"name": "channels", "rotate": 0.0, "exchange": 0.0}, "RandomChannelDropout", {}),
     ("warp", "RandomElasticTransform", {}),

@@ -73,6 +73,17 @@ def comparison(experiment: Experiment, cells: Sequence[Cell]) -> str:
     return _table(rows)
 
 
+def papers(experiment: Experiment) -> str:
+    """Return the paper's own figures: data set x views, the tasks divided by slashes."""
+    views = list(dict.fromkeys(method for _, method in experiment.paper))
+    groups = [group for group in experiment.groups if any(group == other for other, _ in experiment.paper)]
+    rows = []
+    for method in views:
+        found = [experiment.paper.get((group, method), {}) for group in groups]
+        rows.append([f"`{method}`", *(" / ".join(f"{value:.1f}" for value in row.values()) for row in found)])
+    return markdown_table(["views", *groups], rows)
+
+
 def trials(experiment: Experiment, out: Path) -> str:
     """Return a table of the runs with other settings that are kept in a folder, each with a note that says which."""
     found = [read_json(file) for file in sorted((out / "trials").glob("*.json"))]
