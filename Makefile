@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/examples.stamp ## set up, then look at three real data sets; options: make demo ARGS="--data smartwatch"
 	$(BIN)/viewaug demo $(ARGS)
@@ -15,6 +15,18 @@ test: lint ## set up, then lint, type-check, run tests and doctests, and try the
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 	$(wheel)
+
+test-lowest: ## run the tests with the lowest versions that are declared, in .venv-lowest
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --upgrade pip
+	$(PYTHON) tests/lowest.py > .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pip install --constraint .venv-lowest/constraints.txt --editable '.[dev]'
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2
+
+test-newest: ## run the tests with the newest versions there are, in .venv-newest
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --upgrade --upgrade-strategy eager pip --editable '.[dev]'
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n 2
 
 docs: $(VENV)/docs.stamp ## set up, then build the site into docs/_build/html
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
@@ -75,4 +87,4 @@ $(VENV)/examples.stamp: pyproject.toml | $(BIN)/pip
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
-.PHONY: help demo test docs lint format clean
+.PHONY: help demo test test-lowest test-newest docs lint format clean
