@@ -58,6 +58,9 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
         std: what to divide a view by afterwards, a number or one per channel.
         views: where the views are in a batch: a path of keys, indices, and ``*`` for all, such as ``"views.*.image"``,
             ``"*"`` or ``0``; or a list of paths, such as ``[0, 1]``. None for the layouts above.
+        where: where the mask of what may change is in a batch, likewise, for all views the same, or one for each;
+            see :meth:`viewaug.Viewmaker.forward`.
+        lengths: likewise, for padded samples.
         budget: a schedule, from the number of optimizer steps so far to the budget; a controller, which takes the
             loss of each batch; None for the viewmaker's own.
         freeze_after_epoch: number of epochs after which the viewmaker stops learning and goes on as a fixed
@@ -86,6 +89,8 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         views: Spec | None = None,
+        where: Spec | None = None,
+        lengths: Spec | None = None,
         budget: Callable[[int], float] | BudgetController | None = None,
         freeze_after_epoch: int | None = None,
         draw_every_n_epochs: int = 0,
@@ -108,6 +113,7 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
         check_count("seed", seed, 0)
         self.viewmaker = viewmaker
         self.views, self.budget = views, budget
+        self.where, self.lengths = where, lengths
         self.freeze_after_epoch, self.draw_every_n_epochs, self.seed = freeze_after_epoch, draw_every_n_epochs, seed
         self._lr = lr if callable(lr) else None
         self._augmentation = AdversarialAugmentation(viewmaker, mean=mean, std=std)
@@ -248,14 +254,25 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
         generator = generator_at(self.seed, *place, inputs[0].device)
         if self.budget is not None:
             self.viewmaker.budget = float(self.budget(trainer.global_step))
-        outputs = self._augmentation.perturb_each(inputs, generator)
-        self._record(inputs, outputs, pl_module)
+        spared: dict[str, Any] = {
+            name: _of_each(batch, path, len(inputs), name)
+            for name, path in (("where", self.where), ("lengths", self.lengths))
+            if path is not None
+        }
+        outputs = self._augmentation.perturb_each(inputs, generator, **spared)
+        self._record(inputs, outputs, spared, pl_module)
         views = [self._augmentation.normalise(view) for view in outputs]
         return put(batch, dict(zip(places, views, strict=True)))
 
-    def _record(self, inputs: Sequence[Tensor], views: Sequence[Tensor], pl_module: Any) -> None:
+    def _record(
+        self, inputs: Sequence[Tensor], views: Sequence[Tensor], spared: dict[str, Any], pl_module: Any
+    ) -> None:
         with torch.no_grad():
-            realised = torch.cat([distortion(x, view) for x, view in zip(inputs, views, strict=True)]).mean()
+            each = [
+                distortion(x, view, **{name: part[i] for name, part in spared.items()})
+                for i, (x, view) in enumerate(zip(inputs, views, strict=True))
+            ]
+            realised = torch.cat(each).mean()
         budget = self.viewmaker.budget
         bound = ("strength", self.viewmaker.strength) if budget is None else ("budget", budget)
         for name, value in (("distortion", realised), bound):
@@ -270,3 +287,13 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
             and x.ndim == self.viewmaker.dims + 2
             and x.shape[1] == self.viewmaker.channels
         )
+
+
+def _of_each(batch: Any, path: Spec, views: int, name: str) -> list[Tensor]:
+    """What a batch holds for each view: one tensor for all, or one for each."""
+    found = [get(batch, place) for place in find_views(batch, path, lambda part: isinstance(part, Tensor), name)]
+    if len(found) not in (1, views):
+        raise ValueError(
+            f"Expected `{name}` at {path!r} for all views or for each of {views}, but there are {len(found)}."
+        )
+    return found * (views if len(found) == 1 else 1)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from viewaug._checks import check_count
 from viewaug._sounds import read_sound
 from viewaug.budget import full_precision, never_in
+from viewaug.masks import within_lengths
 
 try:
     from torchaudio.functional import amplitude_to_DB, resample
@@ -106,12 +107,24 @@ class LogMel(nn.Module):
         self._dtype = fn(self.mean).dtype
         return super()._apply(never_in((torch.float16, torch.bfloat16), fn), recurse)
 
+    def frames(self, lengths: Tensor) -> Tensor:
+        """Return how many frames of the spectrogram stand for so many samples: the `lengths` of a view of it."""
+        return 1 + lengths // self.hop_length
+
     @torch.no_grad()
-    def fit(self, waveforms: Iterable[Tensor]) -> "LogMel":
-        """Estimate ``mean`` and ``std`` from batches of waveforms, ``(B, C, T)``, and return the module."""
+    def fit(self, waveforms: Iterable[Tensor | tuple[Tensor, Tensor]]) -> "LogMel":
+        """Estimate ``mean`` and ``std``, and return the module.
+
+        Args:
+            waveforms: batches, ``(B, C, T)``, or pairs of these and of lengths, ``(B,)``, if they are padded.
+        """
         count, total, squares = 0, 0.0, 0.0
         for batch in waveforms:
-            decibels = self._to_decibels(batch).cpu().double()  # some devices have no float64
+            x, lengths = batch if isinstance(batch, (tuple, list)) else (batch, None)
+            decibels = self._to_decibels(x).cpu().double()  # some devices have no float64
+            if lengths is not None:
+                inside = within_lengths(decibels, self.frames(lengths))
+                decibels = decibels[inside.expand_as(decibels)]
             count += decibels.numel()
             total += decibels.sum().item()
             squares += decibels.square().sum().item()

@@ -402,7 +402,7 @@ def test_other_batches_are_refused(batch, error, message):
     [
         ("image", ValueError, "'image' of 'image' is none of views, label"),
         ("views.2", ValueError, "'2' of 'views.2' is none of 0, 1"),
-        ("label", TypeError, "views at 'label'.*torch.int64"),
+        ("label", TypeError, "`views` at 'label'.*torch.int64"),
         ([], ValueError, "`views` of the batch"),
     ],
 )
@@ -410,6 +410,41 @@ def test_bad_paths(spec, error, message):
     batch = {"views": [X, X], "label": Y}
     with pytest.raises(error, match=message):
         fit(module(training_step=training_step), callback(views=spec), epochs=1, data=loader(batch))
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_what_is_spared_is_in_the_batch(each):
+    """One mask for all views, or one for each, and lengths; what is logged is of the rest."""
+    where = torch.ones(8, 1, 16, 16)
+    where[..., :10] = 0
+    views = [{"image": X, "mask": where}, {"image": X, "mask": where.flip(-1)}] if each else [{"image": X}] * 2
+    batch = {"views": views, "mask": where, "ends": torch.arange(12, 20).clamp(max=16)}
+    model = module(training_step=training_step)
+    path = "views.*.mask" if each else "mask"
+    trainer = fit(model, callback(views="views.*.image", where=path, lengths="ends"), epochs=1, data=loader(batch))
+    one, two = nested(model.seen[0]["views"])
+    assert torch.equal(one[..., :10], X[..., :10])
+    assert torch.equal(two[..., 6:] if each else two[..., :10], X[..., 6:] if each else X[..., :10])
+    assert torch.equal(one[0, ..., 12:], X[0, ..., 12:])
+    assert not torch.equal(one, X)
+    torch.testing.assert_close(
+        viewaug.distortion(X, one, where=where, lengths=batch["ends"]), torch.full((8,), 0.05), rtol=1e-3, atol=0
+    )
+    assert trainer.callback_metrics["viewmaker/distortion"] == pytest.approx(0.05, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"where": "masks"}, "`where` to be a path.*'masks'"),
+        ({"lengths": "views.*.image"}, "`lengths` to be a tensor of"),
+        ({"where": ["mask", "views.0.image", "views.1.image"]}, "`where` at.*each of 2, but there are 3"),
+    ],
+)
+def test_bad_places_of_masks(options, message):
+    batch = {"views": [{"image": X}, {"image": X + 0}], "mask": torch.ones(8, 1, 16, 16)}
+    with pytest.raises(ValueError, match=message):
+        fit(module(training_step=training_step), callback(**options), epochs=1, data=loader(batch))
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

@@ -40,6 +40,21 @@ def intraclass(p: np.ndarray) -> float:
     return (between - within) / (between + (k - 1) * within)
 
 
+def test_distortion_of_what_may_change():
+    x = torch.zeros(2, 1, 4)
+    view = torch.tensor([[[0.4, -0.2, torch.nan, 9.0]], [[0.1, 0.0, 0.0, 0.0]]])
+    lengths = torch.tensor([2, 4])
+    assert viewaug.distortion(x, view, lengths=lengths).tolist() == pytest.approx([0.3, 0.025])
+    where = torch.tensor([[[1, 1, 0, 0]], [[0, 0, 0, 0]]])
+    assert viewaug.distortion(x, view, where=where).tolist() == pytest.approx([0.3, 0.0])
+    metric = Distortion(value_range=(0.0, 1.0))
+    metric.update(x, view, lengths=lengths)
+    found = metric.compute()
+    assert found["mean"].item() == pytest.approx(0.1625)
+    assert found["linf"].item() == pytest.approx(0.4)
+    assert found["at_bounds"].item() == pytest.approx(4 / 6)  # those at 0 or below
+
+
 def test_label_destruction():
     p = torch.rand(20, 15, generator=seeded()) * torch.rand(20, 1, generator=seeded(1))
     metric = LabelDestruction(threshold=0.1, resamples=200)

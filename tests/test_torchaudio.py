@@ -59,6 +59,25 @@ def test_fit_is_of_all_batches_and_kept():
     assert "mean=" in repr(log_mel)
 
 
+def test_padding_does_not_count():
+    """In the statistics, and in a view of the spectrogram."""
+    torch.manual_seed(0)
+    x, lengths = torch.randn(3, 1, 4000), torch.tensor([4000, 2000, 1000])
+    padded = torch.where(torch.arange(4000) < lengths[:, None, None], x, 0)
+    log_mel = LogMel(8000)
+    frames = log_mel.frames(lengths)
+    assert frames.tolist() == [1 + 4000 // 64, 1 + 2000 // 64, 1 + 1000 // 64]
+    assert log_mel(x).shape[-1] == frames[0]
+    whole, part = (LogMel(8000).fit([batch]) for batch in (padded, (padded, lengths)))
+    clean = LogMel(8000).fit([x])
+    assert abs(part.mean - clean.mean) < 1 < abs(whole.mean - clean.mean)
+    spectrogram = part(padded)
+    view = viewaug.Viewmaker(1, value_range=None, budget=0.1)(spectrogram, lengths=frames)
+    assert torch.equal(view[2, ..., frames[2] :], spectrogram[2, ..., frames[2] :])
+    size = viewaug.distortion(spectrogram, view, lengths=frames)
+    torch.testing.assert_close(size, torch.full((3,), 0.1), rtol=1e-3, atol=0)
+
+
 def test_gradients():
     log_mel = LogMel(8000, n_mels=4, n_fft=32, hop_length=16).double()
     x = waveforms(1, 60, dtype=torch.float64).requires_grad_()

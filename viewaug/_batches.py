@@ -9,7 +9,7 @@ Place = tuple[Any, ...]  # keys and indices, from the outside in
 Spec = str | int | Sequence[str | int]
 
 
-def find_views(batch: Any, spec: Spec | None, fits: Callable[[Any], bool]) -> list[Place]:
+def find_views(batch: Any, spec: Spec | None, fits: Callable[[Any], bool], name: str = "views") -> list[Place]:
     """Return the places of the views in a batch.
 
     Args:
@@ -19,6 +19,7 @@ def find_views(batch: Any, spec: Spec | None, fits: Callable[[Any], bool]) -> li
             with one, while no other element could be a view, or with a list of views; or a dictionary with ``views`` or
             ``image``, in which lists, and dictionaries with ``image``, may stand.
         fits: whether something can be a view.
+        name: of the argument that `spec` is, for errors.
 
     Raises:
         ValueError: if there is no such place, or more than one way to understand the batch.
@@ -35,15 +36,15 @@ def find_views(batch: Any, spec: Spec | None, fits: Callable[[Any], bool]) -> li
         return _guess(batch, fits)
     places = []
     for path in [spec] if isinstance(spec, (str, int)) else spec:
-        for place in _follow(batch, str(path).split("."), str(path)):
+        for place in _follow(batch, str(path).split("."), str(path), name):
             part = get(batch, place)
             inner = [(*place, key) for key in _keys(part)] if _is_container(part) else [place]
             for one in inner:
                 if not fits(get(batch, one)):
-                    raise TypeError(f"Expected views at {path!r} in the batch, but got {describe(part)}")
+                    raise TypeError(f"Expected `{name}` at {path!r} in the batch, but got {describe(part)}")
             places += inner
     if not places:
-        raise ValueError(f"Expected `views` of the batch at {spec!r}, but there are none.")
+        raise ValueError(f"Expected `{name}` of the batch at {spec!r}, but there are none.")
     return list(dict.fromkeys(places))
 
 
@@ -114,7 +115,7 @@ def _inside(part: Any, fits: Callable[[Any], bool]) -> list[Place]:
     return []
 
 
-def _follow(part: Any, path: Sequence[str], whole: str) -> Iterable[Place]:
+def _follow(part: Any, path: Sequence[str], whole: str, name: str) -> Iterable[Place]:
     if not path:
         yield ()
         return
@@ -123,10 +124,10 @@ def _follow(part: Any, path: Sequence[str], whole: str) -> Iterable[Place]:
     if not chosen:
         known = ", ".join(map(str, keys)) or "nothing"
         raise ValueError(
-            f"Expected `views` to be a path in the batch, but {path[0]!r} of {whole!r} is none of {known}."
+            f"Expected `{name}` to be a path in the batch, but {path[0]!r} of {whole!r} is none of {known}."
         )
     for key in chosen:
-        for rest in _follow(part[key], path[1:], whole):
+        for rest in _follow(part[key], path[1:], whole, name):
             yield (key, *rest)
 
 

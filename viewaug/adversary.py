@@ -161,8 +161,8 @@ class AdversarialAugmentation(nn.Module):
         generator: torch.Generator | None = None,
         *,
         budget: float | Tensor | None = None,
-        where: Tensor | None = None,
-        lengths: Tensor | None = None,
+        where: Tensor | Sequence[Tensor] | None = None,
+        lengths: Tensor | Sequence[Tensor] | None = None,
     ) -> list[Tensor]:
         """Return :meth:`perturb` of each of several batches, such as crops of two sizes.
 
@@ -172,7 +172,7 @@ class AdversarialAugmentation(nn.Module):
             inputs: the batches.
             generator: source of the noise; None for torch's own.
             budget: as of :meth:`perturb`, a number.
-            where: as of :meth:`perturb`, for each batch the same.
+            where: as of :meth:`perturb`, the same for each batch, or one for each.
             lengths: likewise.
         """
         views: dict[int, Tensor] = {}
@@ -181,7 +181,7 @@ class AdversarialAugmentation(nn.Module):
             for shape in dict.fromkeys(x.shape for x in inputs):
                 alike = [i for i, x in enumerate(inputs) if x.shape == shape]
                 x = torch.cat([inputs[i] for i in alike])
-                mask, ends = (None if part is None else _repeated(part, len(alike)) for part in (where, lengths))
+                mask, ends = (_joined(part, alike, shape[0]) for part in (where, lengths))
                 view = self._view(x, self.viewmaker.draw_noise(x, generator), budget, len(alike), mask, ends)
                 views.update(zip(alike, view.tensor_split(len(alike)), strict=True))
         return [views[i] for i in range(len(inputs))]
@@ -281,9 +281,12 @@ class AdversarialAugmentation(nn.Module):
         return view
 
 
-def _repeated(part: Tensor, copies: int) -> Tensor:
-    """A mask, or lengths, for so many copies of a batch."""
-    return part if copies == 1 or (part.ndim > 1 and len(part) == 1) else torch.cat([part] * copies)
+def _joined(part: Tensor | Sequence[Tensor] | None, chosen: Sequence[int], batch: int) -> Tensor | None:
+    """A mask, or lengths, for some of several batches, one after the other."""
+    if part is None or (isinstance(part, Tensor) and len(chosen) == 1):
+        return part
+    parts = [part if isinstance(part, Tensor) else part[i] for i in chosen]
+    return torch.cat([one.expand(batch, *one.shape[1:]) if one.ndim > 1 and len(one) == 1 else one for one in parts])
 
 
 def per_sample(transform: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

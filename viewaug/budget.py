@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from viewaug._checks import is_number
+from viewaug.masks import mask_of
 
 # Newton's method on a piecewise linear function gains at least a factor of 4 a step in (gap x slope), and typically
 # ends after 4 to 6 steps. On a CPU it runs until it has settled; elsewhere looking would cost a synchronisation.
@@ -28,12 +29,14 @@ ValueRange = tuple[float, float] | None
 Constraint = Literal["fit", "rescale", "project"]
 
 
-def distortion(x: Tensor, view: Tensor) -> Tensor:
+def distortion(x: Tensor, view: Tensor, *, where: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
     """Measure the mean absolute difference of every sample between an input and its view.
 
     Args:
         x: the input.
         view: the view of it, of the same shape.
+        where: as of :meth:`viewaug.Viewmaker.forward`: the mean is over what may change; 0 if nothing may.
+        lengths: likewise.
 
     Shape:
         - x, view: ``(B, *)``, with at least one non-batch dimension.
@@ -49,7 +52,11 @@ def distortion(x: Tensor, view: Tensor) -> Tensor:
     """
     if x.shape != view.shape:
         raise ValueError(f"Expected `view` to have the shape of `x`, {tuple(x.shape)}, but got {tuple(view.shape)}.")
-    return _size(widen(view) - widen(x)).flatten()
+    delta, keep = widen(view) - widen(x), mask_of(x, where, lengths)
+    if keep is None:
+        return _size(delta).flatten()
+    kept = keep > 0
+    return torch.where(kept, delta.abs(), 0).flatten(1).sum(1) / kept.flatten(1).sum(1).clamp(min=1)
 
 
 def rescale_to_budget(delta: Tensor, budget: float | Tensor, *, eps: float = 0.0) -> Tensor:

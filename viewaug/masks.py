@@ -32,6 +32,13 @@ def full_mask(x: Tensor, where: Tensor) -> Tensor:
     return keep
 
 
+def mask_of(x: Tensor, where: Tensor | None, lengths: Tensor | None) -> Tensor | None:
+    """Return a mask of the shape of the input, or None where everything may change."""
+    if lengths is not None:
+        where = within_lengths(x, lengths, where)
+    return None if where is None else full_mask(x, where)
+
+
 def moments(x: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the mean and the standard deviation of every sample, ``(B, 1, ...)``, of what a boolean mask keeps.
 

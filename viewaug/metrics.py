@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from viewaug.budget import ValueRange, check_value_range, distortion
+from viewaug.masks import mask_of
 
 try:
     from torchmetrics import Metric
@@ -54,10 +55,12 @@ class Distortion(Metric):
         self.add_state("bounds", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("values", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
-    def update(self, x: Tensor, view: Tensor) -> None:
-        """Add a batch."""
-        self.samples.append(distortion(x, view).detach().float())
-        if len(x):
+    def update(self, x: Tensor, view: Tensor, *, where: Tensor | None = None, lengths: Tensor | None = None) -> None:
+        """Add a batch; what is spared, as of :func:`viewaug.distortion`, does not count."""
+        self.samples.append(distortion(x, view, where=where, lengths=lengths).detach().float())
+        if (keep := mask_of(x, where, lengths)) is not None:
+            x, view = x[keep > 0], view[keep > 0]
+        if x.numel():
             self.linf = torch.maximum(self.linf, (view - x).detach().abs().max().float())
         self.values += view.numel()
         if self.value_range is not None:
