@@ -771,10 +771,6 @@ class TestErrors:
         torch.testing.assert_close(viewmaker(x, noise), candidate(viewmaker, x, noise), rtol=0, atol=1e-5)
         assert viewmaker(x, noise).min() < -1
 
-    def test_rescale_coefficients_is_for_spectral_alone(self):
-        with pytest.raises(ValueError, match="`perturbation` to be 'spectral'"):
-            make(["spectral", "additive"], constraint="rescale_coefficients")
-
     def test_a_perturbation_may_serve_two_viewmakers(self):
         for spec in (["additive", "mask"], SHARPNESS, "colour"):
             shared = build(spec)

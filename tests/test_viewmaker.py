@@ -244,7 +244,7 @@ def test_repr_says_what_it_is():
         ({"generator": "reference", "dims": 1}, ValueError, "`dims`"),
         ({"perturbation": "magic"}, ValueError, "`perturbation`"),
         ({"constraint": "clip"}, ValueError, "`constraint`"),
-        ({"constraint": "rescale_coefficients"}, ValueError, "`perturbation`"),
+        ({"constraint": "rescale_coefficients"}, ValueError, "`constraint`"),  # the original's alone
         ({"value_range": (1.0, 0.0)}, ValueError, "`value_range`"),
         ({"eps": -1.0}, ValueError, "`eps`"),
         ({"perturbation": {"name": "spectral", "norm": "forward"}}, ValueError, "`norm`"),

@@ -5,6 +5,7 @@ import torch
 
 import viewaug
 from viewaug import AdversarialAugmentation, Viewmaker, distortion
+from viewaug.originals import OriginalViewmaker
 from viewaug.perturbations import PERTURBATIONS
 
 MOVING = ("warp", "affine", "crop")
@@ -147,3 +148,9 @@ def test_bad_masks(options, error, message):
 def test_what_moves_pixels_is_refused(name):
     with pytest.raises(ValueError, match=r"no `where` for \w+, which moves"):
         Viewmaker(perturbation=["additive", name])(torch.rand(4, 3, 12, 10), where=halves(12, 10))
+
+
+def test_a_budget_of_coefficients_spares_nothing():
+    viewmaker = OriginalViewmaker(3, perturbation="spectral", constraint="rescale_coefficients")
+    with pytest.raises(ValueError, match="no `where`"):
+        viewmaker(torch.rand(4, 3, 12, 10), where=halves(12, 10))

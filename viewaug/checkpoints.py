@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from viewaug._files import replacing
+from viewaug.originals import OriginalViewmaker
 from viewaug.viewmaker import Viewmaker
 
 _LARGEST = 100_000  # of an option that is a number of channels, pixels, ...
@@ -141,7 +142,7 @@ def _read_header(path: Path, metadata: Mapping[str, Any]) -> tuple[type[Viewmake
     if not isinstance(config, dict):
         raise ValueError(f"{path} has a config that is no JSON object.")
     if version == Viewmaker.version:
-        return Viewmaker, config
+        return (OriginalViewmaker if config.get("constraint") == "rescale_coefficients" else Viewmaker), config
     from viewaug.version1 import Viewmaker1
 
     return Viewmaker1, config

@@ -1,13 +1,30 @@
-"""Checkpoints of the authors of Viewmaker Networks."""
+"""Checkpoints of the authors of Viewmaker Networks, and what they alone need."""
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, cast, get_args
 
 from torch import Tensor
 
-from viewaug.perturbations import Spectral
-from viewaug.viewmaker import Viewmaker
+from viewaug.budget import Constraint, clamp_view, rescale_to_budget
+from viewaug.perturbations import Perturbation, Raw, Spectral
+from viewaug.viewmaker import Frame, Viewmaker
+
+
+class OriginalViewmaker(Viewmaker):
+    """One whose budget may be of the coefficients of a spectral perturbation, by "rescale_coefficients"."""
+
+    constraints: ClassVar = (*get_args(Constraint), "rescale_coefficients")
+
+    def _within(
+        self, x: Tensor, perturbation: Perturbation, raw: Raw, budget: float | Tensor | None, frame: Frame
+    ) -> Tensor:
+        if str(self.constraint) != "rescale_coefficients":
+            return super()._within(x, perturbation, raw, budget, frame)
+        if not isinstance(perturbation, Spectral) or frame.keep is not None:
+            raise ValueError("Expected 'spectral' alone, and no `where`, for a budget of coefficients.")
+        coefficients = rescale_to_budget(perturbation.coefficients(raw), cast(float, budget), eps=self.eps)
+        return clamp_view(x, x + perturbation.synthesise(coefficients), self.value_range)
 
 
 def from_reference(
@@ -23,13 +40,14 @@ def from_reference(
     state_dict = _originals(state_dict)
     options: dict[str, Any] = {} if activation == "relu" else {"activation": activation}
     channels, used = state_dict["deconv3.conv2d.weight"].shape[0], state_dict["deconv1.conv2d.weight"].shape[1]
-    viewmaker = kind(
+    constraint: Any = "rescale_coefficients" if frequency_domain else "rescale"
+    viewmaker = (OriginalViewmaker if frequency_domain else kind)(
         channels,
         budget=budget,
         generator="reference",
         perturbation=Spectral(norm=None) if frequency_domain else "additive",
         value_range=(0.0, 1.0) if clamp else None,
-        constraint="rescale_coefficients" if frequency_domain else "rescale",
+        constraint=constraint,
         units="raw",
         eps=1e-4,
         blocks=max(0, used - 128),

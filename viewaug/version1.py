@@ -21,8 +21,8 @@ from viewaug.generators import (
     shuffle,
     standardise,
 )
+from viewaug.originals import OriginalViewmaker
 from viewaug.perturbations import PERTURBATIONS, Needs, Perturbation, Raw
-from viewaug.viewmaker import Viewmaker
 
 
 class PatchGenerator(Generator):
@@ -152,7 +152,7 @@ class FadingMask(Perturbation):
         return cells.repeat_interleave(patch, dim).narrow(dim, 0, side) if patch > 1 else cells
 
 
-class Viewmaker1(Viewmaker):
+class Viewmaker1(OriginalViewmaker):
     """A viewmaker of format version 1: its generator sees the input as it is, in whatever units."""
 
     generators: ClassVar[dict[str, type[Generator]]] = {"fast": PatchGenerator, "reference": ReferenceGenerator}

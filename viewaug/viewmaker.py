@@ -18,7 +18,6 @@ from viewaug.budget import (
     constrain,
     full_precision,
     never_in,
-    rescale_to_budget,
     widen,
 )
 from viewaug.generators import GENERATORS, FastGenerator, Generator, Shapes
@@ -30,19 +29,17 @@ from viewaug.perturbations import (
     Perturbation,
     Raw,
     Spec,
-    Spectral,
     build,
     check_unbounded,
     describe,
     leaves,
 )
 
-ViewConstraint = Constraint | Literal["rescale_coefficients"]
 Units = Literal["input", "std", "raw"]
 _Scale = tuple[float | Tensor, float | Tensor]
 
 
-class _Frame(NamedTuple):
+class Frame(NamedTuple):
     """What is the same for all perturbations of a view.
 
     Attributes:
@@ -54,9 +51,6 @@ class _Frame(NamedTuple):
     scale: _Scale
     unit: float | Tensor
     keep: Tensor | None
-
-
-_CONSTRAINTS = (*get_args(Constraint), "rescale_coefficients")
 
 
 class Viewmaker(nn.Module):
@@ -90,8 +84,6 @@ class Viewmaker(nn.Module):
         value_range: ``(low, high)`` of the input and the view; None for no clamp.
         constraint: ``"fit"`` spends the budget exactly, clamp included. ``"rescale"``, the papers' order, rescales to
             the budget and then clamps; ``"project"`` projects onto the L1 ball and then clamps.
-            ``"rescale_coefficients"`` counts the budget in the coefficients of a spectral perturbation, as the
-            authors' code does.
         units: of the budget: ``"input"`` for those of the input, ``"std"`` for standard deviations of each sample.
             ``"raw"``, as in the original, is ``"input"`` without any scaling of what the generator sees.
         strength: how much of the range of its options a perturbation without a budget uses, above 0 and up to 1. May
@@ -122,6 +114,7 @@ class Viewmaker(nn.Module):
 
     generators: ClassVar[Mapping[str, type[Generator]]] = GENERATORS
     perturbations: ClassVar[Mapping[str, type[Perturbation]]] = PERTURBATIONS
+    constraints: ClassVar[Sequence[str]] = get_args(Constraint)
     #: of the format of its files
     version = 2
 
@@ -134,7 +127,7 @@ class Viewmaker(nn.Module):
         generator: str = "fast",
         perturbation: Spec = "additive",
         value_range: ValueRange = (0.0, 1.0),
-        constraint: ViewConstraint = "fit",
+        constraint: Constraint = "fit",
         units: Units = "input",
         strength: float = 1.0,
         eps: float = 0.0,
@@ -144,7 +137,7 @@ class Viewmaker(nn.Module):
         check_count("channels", channels)
         check_choice("dims", dims, (1, 2, 3))
         check_choice("generator", generator, self.generators)
-        check_choice("constraint", constraint, _CONSTRAINTS)
+        check_choice("constraint", constraint, self.constraints)
         check_choice("units", units, get_args(Units))
         check_value_range(value_range)
         if not 0 <= eps < math.inf:
@@ -172,8 +165,6 @@ class Viewmaker(nn.Module):
             raise ValueError(
                 f"Expected `value_range` to be {expected} for the perturbation {kind}, but got {self.value_range}."
             )
-        if constraint == "rescale_coefficients" and not isinstance(self.perturbation, Spectral):
-            raise ValueError(f"Expected `perturbation` to be 'spectral' for that `constraint`, but got {kind}.")
         network = self.generators[generator]
         needs = (self.perturbation.twin_needs if network.blind else self.perturbation.needs)(channels, dims)
         self.generator = network(channels, needs.maps, dims, needs.numbers, **options)
@@ -310,17 +301,12 @@ class Viewmaker(nn.Module):
             raw = Raw(raw.maps.to(wide.dtype), raw.numbers.to(wide.dtype), draws, copies)
             if self.generator.from_noise:
                 raw = self.perturbation.twin(raw)
-            if self.constraint == "rescale_coefficients":
-                spectral = cast(Spectral, self.perturbation)
-                budget = cast(float | Tensor, budget)
-                delta = spectral.synthesise(rescale_to_budget(spectral.coefficients(raw), budget, eps=self.eps))
-                return clamp_view(wide, wide + delta, self.value_range).to(x.dtype)
             unit: float | Tensor = 1.0
             if self.units == "std":
                 unit = (moments(wide, kept)[1] if self.value_range else cast(Tensor, scale[1])).flatten()
             if kept is not None:  # the budget is for what may change, which is a part of the mean
                 unit = unit * kept.to(wide.dtype).flatten(1).mean(1)
-            view = self._within(wide, self.perturbation, raw, budget, _Frame(scale, unit, keep))
+            view = self._within(wide, self.perturbation, raw, budget, Frame(scale, unit, keep))
             return (view if kept is None else torch.where(kept, view, whole)).to(x.dtype)
 
     def _within(
@@ -329,7 +315,7 @@ class Viewmaker(nn.Module):
         perturbation: Perturbation,
         raw: Raw,
         budget: float | Tensor | None,
-        frame: _Frame,
+        frame: Frame,
     ) -> Tensor:
         """Perturb within the budget, or those that parts of the perturbation have."""
         if perturbation.budget != COMMON:
@@ -352,7 +338,7 @@ class Viewmaker(nn.Module):
             delta,
             allowed,
             self.value_range,
-            cast(Constraint, self.constraint),
+            self.constraint,
             eps=self.eps,
             shrink_only=not perturbation.scales_up,
         )
@@ -445,9 +431,8 @@ class Viewmaker(nn.Module):
     def _check_where(self, x: Tensor, where: Tensor) -> Tensor:
         """Return a mask in the dtype and of the shape of the input."""
         parts = [leaf for leaf, _ in leaves(self.perturbation, None) if leaf.geometric and not leaf.batched]
-        if parts or self.constraint == "rescale_coefficients":
-            what = f"{type(parts[0]).__name__}, which moves what is spared" if parts else "a budget of coefficients"
-            raise ValueError(f"Expected no `where` for {what}.")
+        if parts:
+            raise ValueError(f"Expected no `where` for {type(parts[0]).__name__}, which moves what is spared.")
         return full_mask(x, where)
 
     def _scale(self, x: Tensor, kept: Tensor | None = None) -> _Scale:
