@@ -43,7 +43,7 @@ def files(folder, count=24, mask=True):
 def command(folder, *more):
     names = {"--checkpoint": ["viewmaker.safetensors"], "--data": ["data.npz"], "--probe": ["own.pt2", "flat.pt2"]}
     parts = [part for option, values in names.items() for part in (option, *(str(folder / v) for v in values))]
-    return ["diagnose", *parts, "--views", "6", "--out", str(folder / "out"), *more]
+    return ["diagnose", *parts, "--views", "6", "--trust", "--out", str(folder / "out"), *more]
 
 
 def test_score_and_summarise():

@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tomllib
@@ -179,3 +180,8 @@ def test_public_names_are_documented(name):
     assert public.__doc__
     if inspect.isclass(public) or inspect.isroutine(public):
         assert "Examples:\n" in public.__doc__
+
+
+def test_no_test_reaches_the_network():
+    with pytest.raises(RuntimeError, match=r"tried to connect to 192\.0\.2\.1"):
+        socket.create_connection(("192.0.2.1", 80), timeout=1)

@@ -56,7 +56,9 @@ def test_file(tmp_path):
     encoder = encoder.to(memory_format=torch.channels_last)
     probe = Probe.fit(encoder, x, {"kind": torch.arange(40) % 4})
     save_probe(probe, tmp_path / "probe.pt2", x)
-    loaded = load_probe(tmp_path / "probe.pt2")
+    with pytest.raises(ValueError, match=r"`trust=True`, or --trust, for .*probe\.pt2"):
+        load_probe(tmp_path / "probe.pt2")
+    loaded = load_probe(tmp_path / "probe.pt2", trust=True)
     for count in (1, 2, 40):  # any number of inputs
         torch.testing.assert_close(loaded(x[:count])["kind"], probe(x[:count])["kind"])
     assert [path.name for path in tmp_path.iterdir()] == ["probe.pt2"]
@@ -82,7 +84,7 @@ def test_correct_probability():
         (lambda p: correct_probability(scorer, torch.zeros(1), {"b": torch.zeros(1).long()}), "scorer's tasks, a, but"),
         (lambda p: correct_probability(scorer, torch.zeros(1), {"a": torch.tensor([2])}), "`labels` of 'a' to be belo"),
         (lambda p: save_probe(nn.Flatten(), p / "probe.pt", torch.zeros(1, 1)), "`path` to end in .pt2"),
-        (lambda p: load_probe(broken(p)), "is not a probe"),
+        (lambda p: load_probe(broken(p), trust=True), "is not a probe"),
     ],
 )
 def test_errors(act, message, tmp_path):

@@ -117,17 +117,24 @@ def save_probe(probe: nn.Module, path: str | os.PathLike[str], x: Tensor) -> Non
         torch.export.save(program, temporary)
 
 
-def load_probe(path: str | os.PathLike[str]) -> nn.Module:
+def load_probe(path: str | os.PathLike[str], *, trust: bool = False) -> nn.Module:
     """Read a probe that :func:`save_probe` wrote.
 
-    PyTorch may unpickle parts of such a file: read none that you do not trust.
+    Args:
+        path: the file.
+        trust: whether you know where it is from. PyTorch may unpickle parts of an exported program, which can run
+            whatever its author wanted.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not an exported program.
+        ValueError: if it is not an exported program, or not trusted.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"Expected a probe at {path}, but there is no such file.")
+    if not trust:
+        raise ValueError(
+            f"Expected `trust=True`, or --trust, for {path}: reading an exported program can run code that is in it."
+        )
     try:
         with zipfile.ZipFile(path) as opened:  # PyTorch would log a warning with a trace of other archives
             if not any(name.endswith("archive_format") for name in opened.namelist()):

@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoint", nargs="+", required=True, metavar="FILE", help=f"viewmakers: {named}")
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help=".npz of inputs, labels, maybe a mask")
     parser.add_argument("--probe", nargs="+", required=True, metavar="FILE", help=f"who scores: {named}")
+    parser.add_argument("--trust", action="store_true", help="read probes, in whose files there can be code")
     parser.add_argument("--out", type=Path, required=True, help="folder for report.md, results.json and figures")
     parser.add_argument(
         "--compare",
@@ -77,7 +78,7 @@ def _diagnose(options: argparse.Namespace) -> None:
     for viewmaker in viewmakers.values():
         check_values(data.x, viewmaker)
     files = _named("--probe", options.probe)
-    scorers = {name: load_probe(file) for name, file in files.items()}
+    scorers = {name: load_probe(file, trust=options.trust) for name, file in files.items()}
 
     budget = first.budget
     if budget is None:  # noise that changes as much
