@@ -16,6 +16,9 @@ test: lint ## set up, then lint, type-check, run tests and doctests, and try the
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 	$(wheel)
 
+fuzz: $(VENV)/dev.stamp ## set up, then try random cases; options: make fuzz ARGS="files --minutes 10"
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py $(or $(ARGS),budgets)
+
 test-lowest: ## run the tests with the lowest versions that are declared, in .venv-lowest
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --upgrade pip
@@ -87,4 +90,4 @@ $(VENV)/examples.stamp: pyproject.toml | $(BIN)/pip
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
-.PHONY: help demo test test-lowest test-newest docs lint format clean
+.PHONY: help demo test fuzz test-lowest test-newest docs lint format clean

@@ -649,3 +649,11 @@ def test_derivatives_are_finite_where_values_are(size, value_range):
         (grad,) = torch.autograd.grad(view.square().sum(), delta)
         assert view.isfinite().all()
         assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("value_range", [(0.0, 1.0), (-3.5, 1e4)])
+def test_a_sample_too_small_to_count_stays(value_range):
+    """Beside a wide range its changes are below rounding, and none may be made of that."""
+    x = 1e-37 * torch.rand(2, 50)
+    view = constrain(x, x * torch.randn(2, 50), 1e-40, value_range, shrink_only=True)
+    assert (view - x).abs().max() < 1e-35

@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ from viewaug.adapters.solo_learn import Settings as SoloSettings
 
 import viewaug
 from viewaug.cli import main
+from viewaug.comparison import Comparison, grid, study
 from viewaug.comparison import arrays as arrays_module
-from viewaug.comparison import grid, study
 from viewaug.comparison.arrays import TEST, TRAIN, VALIDATION, Arrays, read_arrays
 from viewaug.comparison.cells import Cell, Settings, kind_of, labelled, pretrain
 from viewaug.comparison.encoders import build_encoder
@@ -468,13 +469,19 @@ class TestBadInput:
         assert message in capsys.readouterr().err
         assert not (tmp_path / "out" / "cells").exists()
 
-    def test_files(self, tmp_path, capsys):
+    def test_files(self, tmp_path, capsys, monkeypatch):
         (tmp_path / "broken.npz").write_bytes(b"nothing")
         np.save(tmp_path / "one.npy", np.ones(3))
+        np.savez_compressed(tmp_path / "large.npz", x=np.zeros((100, 1, 50_000), dtype=np.float32))
+        monkeypatch.setattr("viewaug.comparison.arrays._LARGE", 10**6)
+        with zipfile.ZipFile(tmp_path / "odd.npz", "w") as file:
+            file.writestr("x.txt", "nothing")
         for place, message in (
             ("absent.npz", "no such file"),
             ("broken.npz", "cannot be read"),
             ("one.npy", "one array"),
+            ("odd.npz", "holds 'x.txt', which is no array"),
+            ("large.npz", "would unpack to"),
         ):
             with pytest.raises(SystemExit):
                 run("--data", tmp_path / place, "--out", tmp_path / "out")
@@ -675,3 +682,15 @@ class TestPieces:
         assert torch.equal(weights[0], weights[1])
         assert not torch.equal(weights[0], weights[2])
         assert cells[0].loss == cells[1].loss
+
+
+def test_results_that_lack_something(tmp_path):
+    results = Path(__file__).parents[1] / "examples" / "results" / "demo" / "smartwatch" / "results.json"
+    content = json.loads(results.read_text())
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(content))
+    assert Comparison.read(file).verdict == Comparison.read(results).verdict
+    del next(cell for cell in content["cells"] if cell["method"] == "noise" and not cell["trial"])["test"]
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"holds no comparison: KeyError\('test'\)"):
+        Comparison.read(file)

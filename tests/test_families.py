@@ -486,3 +486,8 @@ class TestAdapters:
         assert build("mask").options == Mask().options == {}
         with pytest.raises(TypeError, match="patch"):
             build({"name": "mask", "patch": 4})
+
+
+def test_noise_beside_the_largest_numbers():
+    viewmaker = Viewmaker(2, perturbation={"name": "mask", "fill": "noise"}, value_range=None, budget=None)
+    assert viewmaker(1e30 * torch.randn(4, 2, 9, 9)).isfinite().all()

@@ -199,9 +199,10 @@ def _fit(x: Tensor, delta: Tensor, budget: float | Tensor, value_range: ValueRan
         room = (bound - x) * sign * room.sign()
     held = torch.addcmul(room, room, free, value=-1).sum(dims, keepdim=True)
     slope, least = _steady((delta * (free * sign)).sum(dims, keepdim=True)), tiny * (1 + total)
-    # Where nothing is free any more, the last element to be held gives the scale, without a gradient.
+    # Where nothing is free any more, the last element to be held gives the scale, without a gradient; where the slope
+    # is too small to divide by, the search does, which ends below the solution.
     stuck = slope <= least
-    given = ends.amax(dims, keepdim=True)
+    given = torch.minimum(scale, ends.amax(dims, keepdim=True))
     if most < math.inf:
         # Left out before the division, whose derivative overflows near zero, where the quotient does not matter.
         within = torch.minimum(most * size, room).sum(dims, keepdim=True) <= total

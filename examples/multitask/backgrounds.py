@@ -84,7 +84,7 @@ def _folder(path: Path, count: int) -> Images:
     for i in order:
         try:
             images.append(_pixels(files[i][0]))
-        except OSError as error:
+        except Exception as error:  # broken files make the reader raise all sorts
             raise ValueError(f"{files[i][0]} cannot be read: {error}") from error
     return Images(torch.stack(images), torch.tensor([files[i][1] for i in order]))
 

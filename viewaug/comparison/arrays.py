@@ -15,6 +15,7 @@ from viewaug._files import sha256
 
 TRAIN, VALIDATION, TEST = range(3)
 UNKNOWN = -1  # of a label
+_LARGE = 2**30  # bytes, below which no file is refused for what it unpacks to
 ROLES = ("x", "split", "group", "value_range")
 _SPLITS = {
     **dict.fromkeys(("train", "0", "False"), TRAIN),
@@ -236,10 +237,18 @@ def _open(place: Path) -> dict[str, Any]:
     if not isinstance(opened, np.lib.npyio.NpzFile):
         raise ValueError(f"Expected {place} to be an .npz file or a folder, but it is one array.")
     with opened:
+        members: Any = opened.zip
+        size = sum(member.file_size for member in members.infolist())
+        if size > max(_LARGE, 200 * place.stat().st_size):
+            raise ValueError(f"{place} would unpack to {size / 2**30:.0f} GiB; give a folder of .npy files instead.")
         try:
-            return {name: opened[name] for name in opened.files}
+            found = {name: opened[name] for name in opened.files}
         except Exception as error:  # broken files make the reader raise all sorts
             raise ValueError(f"{place} cannot be read: {error}") from error
+    odd = next((name for name, array in found.items() if not isinstance(array, np.ndarray)), None)
+    if odd is not None:
+        raise ValueError(f"{place} holds {odd!r}, which is no array.")
+    return found
 
 
 def _load(file: Path, **options: Any) -> Any:

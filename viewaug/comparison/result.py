@@ -63,9 +63,11 @@ class Comparison:
         try:
             methods = {name: _method(method) for name, method in found["methods"].items()}
             plan = Plan(**found["plan"] | {"notes": tuple(found["plan"]["notes"])})
-            return cls(found["cells"], found["settings"], plan, tuple(found["notes"]), methods, None, {})
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{file} holds no comparison: {error!r} is missing") from error
+            comparison = cls(found["cells"], found["settings"], plan, tuple(found["notes"]), methods, None, {})
+            comparison.verdict  # noqa: B018 - which needs all of it
+        except Exception as error:  # of what was changed by hand
+            raise ValueError(f"{file} holds no comparison: {error!r}") from error
+        return comparison
 
     @property
     def encoders(self) -> list[str]:

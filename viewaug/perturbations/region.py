@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from viewaug._checks import check_choice, is_number
+from viewaug.masks import moments
 from viewaug.perturbations.base import Needs, Perturbation, Raw, cells_of, per_sample, smooth, spread, white
 
 Fill = Literal["mean", "zero", "noise"]
@@ -196,7 +197,7 @@ class Mask(Region):
         axes = tuple(range(2, x.ndim))
         fill = x.new_zeros(1) if self.fill == "zero" else x.mean(axes, keepdim=True)
         if self.fill == "noise":
-            deviation = (x - fill).square().mean(axes, keepdim=True).clamp(min=1e-30).sqrt()
+            deviation = moments(x.flatten(0, 1).unsqueeze(1))[1].view_as(fill)  # of each channel
             fill = fill + deviation / _DEVIATION * raw.maps[:, -x.shape[1] :]
         return torch.lerp(x, fill, self.weight(raw))
 
