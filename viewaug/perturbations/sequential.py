@@ -101,7 +101,7 @@ class Sequential(Compound):
 
     @property
     def divided(self) -> bool:
-        return bool([step for step in self if _has_own(step)])  # older compilers take no iterator
+        return len([step for step in self if _has_own(step)]) > 0  # older compilers take no iterator
 
     def compose(self, x: Tensor, raw: Raw, apply: Apply) -> Tensor:
         for step, part in self.parts(raw):
