@@ -19,6 +19,9 @@ test: lint ## set up, then lint, type-check, run tests and doctests, and try the
 fuzz: $(VENV)/dev.stamp ## set up, then try random cases; options: make fuzz ARGS="files --minutes 10"
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py $(or $(ARGS),budgets)
 
+kills: $(VENV)/dev.stamp ## set up, then kill runs at random moments, and compare what they leave
+	$(BIN)/python tests/kills.py $(ARGS)
+
 test-lowest: ## run the tests with the lowest versions that are declared, in .venv-lowest
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --upgrade pip
@@ -90,4 +93,4 @@ $(VENV)/examples.stamp: pyproject.toml | $(BIN)/pip
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
-.PHONY: help demo test fuzz test-lowest test-newest docs lint format clean
+.PHONY: help demo test fuzz kills test-lowest test-newest docs lint format clean
