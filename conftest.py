@@ -1,13 +1,26 @@
-"""No test reaches the network: what is not loopback is refused."""
+"""Settings that tests and doctests share: one thread, reproducible hypothesis, names that examples use, no network."""
 
 import ipaddress
 import socket
 
 import pytest
+import torch
+from hypothesis import settings
+
+import viewaug
+
+torch.set_num_threads(1)
+settings.register_profile("viewaug", deadline=None, derandomize=True)
+settings.load_profile("viewaug")
+
+
+@pytest.fixture(autouse=True)
+def _doctest_names(doctest_namespace):
+    doctest_namespace.update(torch=torch, viewaug=viewaug)
 
 
 @pytest.fixture(autouse=True, scope="session")
-def no_network():
+def _no_network():
     """Refuse connections to other machines."""
     connect = socket.socket.connect
 

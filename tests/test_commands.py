@@ -574,6 +574,7 @@ class TestExtract:
             ({"state_dict": {}}, ["--config", "{"], "--config to be JSON"),
             ({"state_dict": {}}, ["--config", "[]"], "JSON object"),
             ([1], [], "a dictionary, but it holds a list"),
+            ({"state_dict": [1]}, [], "`state_dict` in .* to be a dictionary, but it is a list"),
             (None, [], "run.ckpt cannot be read"),
         ],
     )

@@ -120,7 +120,17 @@ def test_arrays_of_the_demo_for_compare_and_diagnose(small, tmp_path, capsys):
     assert results["best"] == "learned"  # the others are for reference
     probe = next((tmp_path / "c" / "probes").glob("*supervised*.pt2"))
     command = ["diagnose", "--checkpoint", tmp_path / "c" / "viewmaker.safetensors", "--data", place / "data.npz"]
-    command += ["--probe", f"supervised={probe}", "--out", tmp_path / "diagnosis", "--views", 2, "--count", 20]
+    command += [
+        "--probe",
+        f"supervised={probe}",
+        "--out",
+        tmp_path / "diagnosis",
+        "--views",
+        2,
+        "--count",
+        20,
+        "--trust",
+    ]
     assert main(list(map(str, command))) == 0
 
 

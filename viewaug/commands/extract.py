@@ -68,6 +68,8 @@ def extract(path: Path, prefix: str | None = None, config: Mapping[str, Any] | N
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f"Expected {path} to hold a dictionary, but it holds a {type(checkpoint).__name__}.")
     state = checkpoint.get("state_dict", checkpoint)
+    if not isinstance(state, Mapping):
+        raise ValueError(f"Expected `state_dict` in {path} to be a dictionary, but it is a {type(state).__name__}.")
     tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
     if any(name.endswith(_LAST) for name in tensors):
         return viewaug.Viewmaker.from_reference(tensors, **(config or {}))
