@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from viewaug import AdversarialAugmentation, BudgetController, Viewmaker, distortion
-from viewaug._batches import Spec, describe, find_views, get, put
+from viewaug._batches import Spec, describe, find_views, get, is_signal, put
 from viewaug._checks import check_count
 from viewaug._files import replacing
 from viewaug._noise import generator_at
@@ -281,12 +281,7 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
             self._last = inputs[0][:8].detach(), [views[0][:8].detach()]
 
     def _is_input(self, x: Any) -> bool:
-        return (
-            isinstance(x, Tensor)
-            and x.is_floating_point()
-            and x.ndim == self.viewmaker.dims + 2
-            and x.shape[1] == self.viewmaker.channels
-        )
+        return is_signal(x, self.viewmaker) and x.ndim == self.viewmaker.dims + 2
 
 
 def _of_each(batch: Any, path: Spec, views: int, name: str) -> list[Tensor]:

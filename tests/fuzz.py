@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import warnings
+import wave
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -26,6 +27,8 @@ import numpy as np
 import torch
 
 import viewaug
+from viewaug.checkpoints import header
+from viewaug.masks import mask_of, moments
 from viewaug.perturbations import PERTURBATIONS
 
 NAMES = [name for name in PERTURBATIONS if name != "kornia"]
@@ -148,15 +151,9 @@ def check(viewmaker: viewaug.Viewmaker, x: torch.Tensor, view: torch.Tensor, ask
         return
     bound = torch.as_tensor(bound, dtype=wide)
     if viewmaker.units == "std":
-        from viewaug.masks import mask_of, moments
-
-        keep = mask_of(near, asked.get("where"), asked.get("lengths"))
+        keep = mask_of(near, **{"where": None, "lengths": None, **options})
         kept = None if keep is None else keep > 0
-        if kept is not None:
-            near_there = torch.where(kept, near, 0)
-            bound = bound * moments(near_there, kept)[1].flatten()
-        else:
-            bound = bound * moments(near)[1].flatten()
+        bound = bound * moments(near if kept is None else torch.where(kept, near, 0), kept)[1].flatten()
     spent = viewaug.distortion(near, far, **options)
     assert (spent <= bound * (1 + 1e-4) + rounding).all(), f"{(spent / bound).max().item()} of the budget"
 
@@ -192,7 +189,7 @@ class Files:
         module = torch.nn.Module()
         module.viewmaker = viewmaker
         torch.save({"state_dict": module.state_dict(), "viewaug": header(viewmaker)}, folder / "run.ckpt")
-        wave(folder / "sound.wav")
+        sound(folder / "sound.wav")
         Image.fromarray(np.arange(600, dtype=np.uint8).reshape(10, 20, 3)).save(folder / "image.png")
         np.save(folder / "array.npy", x[0])
         results = Path(__file__).parents[1] / "examples" / "results" / "demo" / "smartwatch" / "results.json"
@@ -230,18 +227,9 @@ def silence() -> Any:
         yield
 
 
-def header(viewmaker: viewaug.Viewmaker) -> str:
-    """Return what a checkpoint holds beside the weights."""
-    from viewaug.checkpoints import header as of
-
-    return of(viewmaker)
-
-
-def wave(path: Path) -> None:
-    """Write a short sound."""
-    import wave as module
-
-    with module.open(str(path), "wb") as file:
+def sound(path: Path) -> None:
+    """Write a short one."""
+    with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, 8000, 0, "NONE", ""))
         file.writeframes(struct.pack("<400h", *range(400)))
 

@@ -94,6 +94,12 @@ def start(command: list[str], out: Path) -> subprocess.Popen[bytes]:
     )
 
 
+def end(process: subprocess.Popen[bytes], timeout: float | None = None) -> None:
+    """Wait until a command has ended, as it should."""
+    _, error = process.communicate(timeout=timeout)
+    assert process.returncode == 0, error.decode()
+
+
 def contents(out: Path) -> dict[str, Any]:
     """Return what a run left, without times."""
 
@@ -117,9 +123,7 @@ def run(name: str, command: list[str], folder: Path, kills: int, seed: int) -> N
     """Run once in peace, then be killed so many times; raise an AssertionError where something differs."""
     draw = random.Random(seed)
     began = time.monotonic()
-    process = start(command, folder / "whole")
-    _, error = process.communicate()
-    assert process.returncode == 0, error.decode()
+    end(start(command, folder / "whole"))
     longest = time.monotonic() - began
     expected = contents(folder / "whole")
     assert expected
@@ -128,20 +132,17 @@ def run(name: str, command: list[str], folder: Path, kills: int, seed: int) -> N
     while done < kills:
         process = start(command, folder / "killed")
         try:
-            _, error = process.communicate(timeout=draw.uniform(0.2, 1.0) * longest)
+            end(process, draw.uniform(0.2, 1.0) * longest)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             done += 1
             contents(folder / "killed")  # no file is cut off
             continue
-        assert process.returncode == 0, error.decode()
         compare(expected, contents(folder / "killed"))
         ends += 1
         fresh(folder)
-    process = start(command, folder / "killed")
-    _, error = process.communicate()
-    assert process.returncode == 0, error.decode()
+    end(start(command, folder / "killed"))
     compare(expected, contents(folder / "killed"))
     print(f"{name}: {done} kills, {ends + 1} runs to the end, {len(expected)} files as without a kill", flush=True)
 

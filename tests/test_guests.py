@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -33,13 +34,24 @@ class Dictionaries(Dataset):
         return self.items[i]
 
 
+def network():
+    """Images to features."""
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def quiet_trainer(folder, **options):
+    """Lightning's, which prints and keeps nothing."""
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    return Trainer(accelerator="cpu", default_root_dir=folder, **quiet, **options)
+
+
 class Siamese(nn.Module):
     """An encoder with the augmentation inside, whose forward pass returns the loss, as Hugging Face wants it."""
 
     def __init__(self, viewmaker):
         super().__init__()
         self.augmentation = AdversarialAugmentation(viewmaker)
-        self.encoder = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.encoder = network()
 
     def forward(self, image, labels=None):
         z0, z1 = (nn.functional.normalize(self.encoder(view), dim=1) for view in self.augmentation.views(image))
@@ -51,7 +63,6 @@ class Siamese(nn.Module):
 def test_torchgeo(tmp_path):
     """A task that augments under no_grad; 13 bands, standardised, none clipped."""
     trainers = pytest.importorskip("torchgeo.trainers")
-    from lightning.pytorch import Trainer
 
     viewmaker = Viewmaker(13, value_range=None, budget=0.2)
     augmentation = AdversarialAugmentation(viewmaker)
@@ -60,14 +71,7 @@ def test_torchgeo(tmp_path):
     )
     before = copy.deepcopy(viewmaker)
     loader = DataLoader(Dictionaries(lambda: {"image": 3 * torch.randn(13, 32, 32)}), 8, drop_last=True)
-    trainer = Trainer(
-        max_steps=4,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        default_root_dir=tmp_path,
-    )
+    trainer = quiet_trainer(tmp_path, max_steps=4)
     trainer.fit(task, loader)
     assert moved(viewmaker, before) > 0
     assert torch.isfinite(trainer.callback_metrics["train_loss"])
@@ -78,7 +82,6 @@ def test_torchgeo(tmp_path):
 def test_stable_pretraining_by_callback(tmp_path):
     """Manual optimisation, and dictionaries of named views."""
     spt = pytest.importorskip("stable_pretraining")
-    from lightning.pytorch import Trainer
     from viewaug.adapters.lightning import ViewmakerCallback
 
     def forward(self, batch, stage):
@@ -86,7 +89,7 @@ def test_stable_pretraining_by_callback(tmp_path):
         targets = torch.arange(len(z[0]))
         return {"loss": nn.functional.cross_entropy(z[0] @ z[1].T / 0.2, targets), "views": batch["views"]}
 
-    encoder = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    encoder = network()
     module = spt.Module(forward=forward, backbone=encoder, optim={"optimizer": {"type": "SGD", "lr": 0.1}}, hparams={})
     viewmaker = Viewmaker()
     start, first = copy.deepcopy(viewmaker), copy.deepcopy(encoder)
@@ -96,15 +99,7 @@ def test_stable_pretraining_by_callback(tmp_path):
         image = torch.rand(3, 16, 16)
         return {"views": [{"image": image, "name": 0}, {"image": image, "name": 1}], "label": 3}
 
-    trainer = Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        callbacks=[callback],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        default_root_dir=tmp_path,
-    )
+    trainer = quiet_trainer(tmp_path, max_epochs=2, callbacks=[callback])
     trainer.fit(module, DataLoader(Dictionaries(sample), 8))
     assert moved(viewmaker, start) > 0
     assert moved(encoder, first) > 0
@@ -114,7 +109,6 @@ def test_stable_pretraining_by_callback(tmp_path):
 def test_stable_pretraining_in_gpu_transform(tmp_path):
     """A frozen one, on whole batches."""
     spt = pytest.importorskip("stable_pretraining")
-    from lightning.pytorch import Trainer
 
     seen = []
 
@@ -128,16 +122,9 @@ def test_stable_pretraining_in_gpu_transform(tmp_path):
 
     data = Dictionaries(sample)
     data.gpu_transform = SampleTransform(Viewmaker(generator="random", budget=0.05), views="image")
-    encoder = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    encoder = network()
     module = spt.Module(forward=forward, backbone=encoder, optim={"optimizer": {"type": "SGD", "lr": 0.1}}, hparams={})
-    trainer = Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        default_root_dir=tmp_path,
-    )
+    trainer = quiet_trainer(tmp_path, max_epochs=1)
     trainer.fit(module, DataLoader(data, 8))
     assert all((clean - view).abs().mean().item() == pytest.approx(0.05, rel=1e-3) for clean, view in seen)
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from viewaug.viewmaker import Viewmaker
+
 Place = tuple[Any, ...]  # keys and indices, from the outside in
 Spec = str | int | Sequence[str | int]
 
@@ -46,6 +48,14 @@ def find_views(batch: Any, spec: Spec | None, fits: Callable[[Any], bool], name:
     if not places:
         raise ValueError(f"Expected `{name}` of the batch at {spec!r}, but there are none.")
     return list(dict.fromkeys(places))
+
+
+def is_signal(x: Any, viewmaker: Viewmaker) -> bool:
+    """Whether something is floats of ``(..., channels, *spatial)``, as a viewmaker takes them."""
+    dims = viewmaker.dims
+    return (
+        isinstance(x, Tensor) and x.is_floating_point() and x.ndim > dims and x.shape[-dims - 1] == viewmaker.channels
+    )
 
 
 def get(batch: Any, place: Place) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from viewaug._batches import Spec, describe, find_views, get, put
+from viewaug._batches import Spec, describe, find_views, get, is_signal, put
 from viewaug.adversary import check_values
 from viewaug.perturbations import leaves
 from viewaug.viewmaker import Viewmaker
@@ -50,7 +50,7 @@ class SampleTransform:
 
     def __call__(self, sample: Any) -> Any:
         """Return the sample with views in the places of its inputs."""
-        places = find_views(sample, self.views, self._fits)
+        places = find_views(sample, self.views, lambda part: is_signal(part, self.viewmaker))
         if not places:
             dims = ", ".join(("channels", *"DHW"[3 - self.viewmaker.dims :]))
             raise TypeError(f"Expected a sample with floats of shape ({dims}), but got {describe(sample)}.")
@@ -68,12 +68,3 @@ class SampleTransform:
         same = x.detach().clone()
         same.as_subclass(Tensor).copy_(view)
         return same
-
-    def _fits(self, x: Any) -> bool:
-        dims = self.viewmaker.dims
-        return (
-            isinstance(x, Tensor)
-            and x.is_floating_point()
-            and x.ndim > dims
-            and x.shape[-dims - 1] == self.viewmaker.channels
-        )
