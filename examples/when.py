@@ -1,4 +1,4 @@
-"""Which views for which data: one table of all committed runs, a short one, and what learning adds to random twins.
+"""Which views for which data: one table of all committed runs, a short one, and what learning and choosing are worth.
 
 python -m viewaug.examples.when
 """
@@ -12,6 +12,7 @@ from viewaug._markdown import markdown_table
 from viewaug.comparison import Comparison
 from viewaug.comparison.grid import read_json
 from viewaug.comparison.verdict import interval, with_interval
+from viewaug.comparison.views import REFERENCES
 
 RESULTS = Path(__file__).parent / "results"
 ROWS = (
@@ -56,21 +57,28 @@ class Column(NamedTuple):
 def columns() -> list[Column]:
     """Return the scores of all data sets."""
     found = []
-    for name, title in (("digits", "photo, digit"), ("overlays", "photo, digit, shape"), ("smartwatch", "smartwatch")):
-        comparison = Comparison.read(RESULTS / "demo" / name / "results.json")
-        for encoder in comparison.encoders:
-            scores = {
-                row: [statistics.mean(run["test"].values()) for run in comparison.runs(encoder, row)]
-                for row in ROWS
-                if row in comparison.methods
-            }
-            found.append(Column(f"{title}: {encoder}", scores))
+    for comparison, encoder, title in _compared():
+        scores = {
+            row: [statistics.mean(run["test"].values()) for run in comparison.runs(encoder, row)]
+            for row in ROWS
+            if row in comparison.methods
+        }
+        found.append(Column(title, scores))
     for overlay in ("digits", "shapes", "letters", "none"):
         title = "CIFAR-10" if overlay == "none" else f"CIFAR-10, {overlay}"
         found.append(Column(title, _grid("overlay", overlay, RESULTS / "families" / "digits", RESULTS / "image")))
     found.append(
         Column("speech over noise", _grid("mixture", "both", RESULTS / "families" / "speech", RESULTS / "audio"))
     )
+    return found
+
+
+def _compared() -> list[tuple[Comparison, str, str]]:
+    """Return the comparisons, each with an encoder and a title."""
+    found = []
+    for name, title in (("digits", "photo, digit"), ("overlays", "photo, digit, shape"), ("smartwatch", "smartwatch")):
+        comparison = Comparison.read(RESULTS / "demo" / name / "results.json")
+        found += [(comparison, encoder, f"{title}: {encoder}") for encoder in comparison.encoders]
     return found
 
 
@@ -142,6 +150,37 @@ def twins() -> str:
     return markdown_table(["views", *(column.title for column in found[:5])], rows)
 
 
+def regrets() -> str:
+    """Return how many points are lost on each data set to its best views, by a rule for all and by a comparison.
+
+    The rules are to take always the same, and to compare and to take what is best on validation: of five runs of each
+    kind, and of one, whose mean and worst case over the five are shown. All are judged by mean test scores of five.
+    """
+    losses: dict[str, list[float | None]] = {}
+    columns = _compared()
+    for comparison, encoder, _ in columns:
+        runs = {name: comparison.runs(encoder, name) for name in comparison.methods if name not in REFERENCES}
+        test, validation = (
+            {name: [statistics.mean(run[part].values()) for run in mine] for name, mine in runs.items()}
+            for part in ("test", "validation")
+        )
+        score = {name: statistics.mean(each) for name, each in test.items()}
+        lost = {name: max(score.values()) - mine for name, mine in score.items()}
+        seeds = range(min(map(len, validation.values())))
+        single = [lost[max(lost, key=lambda name: validation[name][seed])] for seed in seeds]
+        five = lost[max(lost, key=lambda name: statistics.mean(validation[name]))]
+        chosen = {"compared, 5 runs": five, "compared, 1 run": statistics.mean(single), "its worst": max(single)}
+        for name in (*ROWS, *chosen):
+            losses.setdefault(name, []).append((lost | chosen).get(name))
+    rows = []
+    for name, each in losses.items():
+        known = [value for value in each if value is not None]
+        if len(known) == len(columns):
+            title = f"always `{name}`" if name in ROWS else name
+            rows.append([title, *(f"{value:.1f}" for value in known), f"**{max(known):.1f}**"])
+    return markdown_table(["views", *(title for _, _, title in columns), "at worst"], rows)
+
+
 def _grid(group: str, name: str, *folders: Path) -> Scores:
     """Read the cells of one data set of a grid; the first folder that has a method counts."""
     by_method: dict[str, list[float]] = {}
@@ -161,4 +200,4 @@ def _grid(group: str, name: str, *folders: Path) -> Scores:
 
 
 if __name__ == "__main__":
-    print(table(), brief(), twins(), sep="\n\n")
+    print(table(), brief(), twins(), regrets(), sep="\n\n")

@@ -77,6 +77,7 @@ def test_tables_of_the_demo_are_the_results_that_are_kept(name):
 def test_tables_of_all_data_sets_are_those_of_the_results():
     assert when.table() in PAGES["docs/when.md"]
     assert when.twins() in PAGES["docs/when.md"]
+    assert when.regrets() in PAGES["docs/when.md"]
     assert when.brief() in README
 
 
