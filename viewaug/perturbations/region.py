@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -21,8 +21,9 @@ _STEPS, _POINTS = 32, (64, 8, 4)
 # Largest size of what is learned of the field, whose random part has a deviation of 0.9, and how much counts of what is
 # learned of the share and the edge.
 _TILT, _PULL = 0.5, 0.25
-# Width of the edge whose gradient a hard one has.
+# Width of the edge whose gradient a hard one has, and by how much values differ that rounding makes of one.
 _WIDTH = 0.1
+_LEVEL = 1e-6
 _DEVIATION = math.pi / math.sqrt(12)  # of noise whose tanh is uniform
 
 
@@ -86,9 +87,9 @@ class Region(Perturbation):
         if self._learned:
             finer = [many if many == 1 else 2 * many for many in cells]  # stripes stay stripes
             field = field + _TILT * smooth(raw.maps[:, : self._learned], finer).tanh()
-        ranks = _Ranks.of(field.detach())
+        ranks = _Ranks(field.detach())
         if not self.edge:
-            level = per_sample(ranks.value(share.detach().flatten(1)), len(size))
+            level = per_sample(ranks.value(share.detach().flatten(1)) - _LEVEL, len(size))
             hard = torch.lt(field.detach(), level, out=torch.empty_like(field))
             if not (field.requires_grad or share.requires_grad):
                 return hard
@@ -194,12 +195,14 @@ class Mask(Region):
         return needs._replace(maps=needs.maps + channels * (self.fill == "noise"))
 
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
-        axes = tuple(range(2, x.ndim))
-        fill = x.new_zeros(1) if self.fill == "zero" else x.mean(axes, keepdim=True)
+        weight = self.weight(raw)
+        if self.fill == "zero":
+            return x * (1 - weight)
+        fill = x.mean(tuple(range(2, x.ndim)), keepdim=True)
         if self.fill == "noise":
             deviation = moments(x.flatten(0, 1).unsqueeze(1))[1].view_as(fill)  # of each channel
             fill = fill + deviation / _DEVIATION * raw.maps[:, -x.shape[1] :]
-        return torch.lerp(x, fill, self.weight(raw))
+        return torch.lerp(x, fill, weight)
 
 
 def partners(draws: Tensor, copies: int = 1) -> Tensor:
@@ -219,37 +222,33 @@ def partners(draws: Tensor, copies: int = 1) -> Tensor:
     return place - place % size + (place + step) % size
 
 
-class _Ranks(NamedTuple):
-    """The ranks of a sample's values: at equal steps from the lowest to the highest, linear in between."""
+class _Ranks:
+    """The ranks of each sample's values, from 0 to 1, counted from some of a field's points."""
 
-    low: Tensor
-    step: Tensor
-    table: Tensor
-
-    @classmethod
-    def of(cls, field: Tensor) -> "_Ranks":
-        """Count them from some of a field's points."""
+    def __init__(self, field: Tensor) -> None:
         for axis in range(2, field.ndim):
             side, many = field.shape[axis], _POINTS[field.ndim - 3]
             step = -(-side // many)
             field = field[(slice(None),) * axis + (slice((side - 1) % step // 2, None, step),)]
-        points = field.flatten(1).sort(1)[0]
-        low, high = points[:, :1], points[:, -1:]
-        edges = torch.lerp(low, high, torch.linspace(0, 1, _STEPS + 1, dtype=field.dtype, device=field.device))
-        counts = torch.searchsorted(points, edges) + torch.searchsorted(points, edges, right=True)
-        return cls(low, ((high - low) / _STEPS).clamp(min=1e-9), counts.to(field) / (2 * points.shape[1]))
-
-    def rank(self, field: Tensor) -> Tensor:
-        """Return the share of a sample's elements below each."""
-        place = (field.flatten(1) - self.low) / self.step
-        step = place.detach().clamp(0, _STEPS - 1).nan_to_num().long()
-        return torch.lerp(self.table.gather(1, step), self.table.gather(1, step + 1), place - step).view_as(field)
+        self.points = field.flatten(1).sort(1)[0]
 
     def value(self, rank: Tensor) -> Tensor:
-        """Return the value of a rank, ``(B, 1)``."""
-        after = torch.searchsorted(self.table, rank).clamp(1, _STEPS)
-        below, above = self.table.gather(1, after - 1), self.table.gather(1, after)
-        return self.low + self.step * (after - 1 + (rank - below) / (above - below).clamp(min=1e-9))
+        """Return the value of a rank, ``(B, 1)``, linear between those of two points."""
+        last = self.points.shape[1] - 1
+        place = (rank * (last + 1) - 0.5).clamp(0, last).nan_to_num()
+        below = place.long()
+        above = (below + 1).clamp(max=last)
+        return torch.lerp(self.points.gather(1, below), self.points.gather(1, above), place - below)
+
+    def rank(self, field: Tensor) -> Tensor:
+        """Return the share of a sample's elements below each, at equal steps of value, linear in between."""
+        low, high = self.points[:, :1], self.points[:, -1:]
+        edges = torch.lerp(low, high, torch.linspace(0, 1, _STEPS + 1, dtype=low.dtype, device=low.device))
+        counts = torch.searchsorted(self.points, edges) + torch.searchsorted(self.points, edges, right=True)
+        table = counts.to(field) / (2 * self.points.shape[1])
+        place = (field.flatten(1) - low) * (_STEPS / (high - low).clamp(min=1e-9))
+        step = place.detach().clamp(0, _STEPS - 1).nan_to_num().long()
+        return torch.lerp(table.gather(1, step), table.gather(1, step + 1), place - step).view_as(field)
 
 
 def _checked(edge: Edge) -> Edge:
