@@ -128,26 +128,32 @@ def brief() -> str:
     return table(chosen)
 
 
-#: Learned views, and the random ones that they begin as.
-TWINS = {"learned": "noise", "learned:mask": "mask", "learned:mix": "region"}
+#: Learned views, and what they begin as or are made on top of.
+TWINS = {"learned": "noise", "learned:mask": "mask", "learned:mix": "region", "expert/learned": "expert"}
 
 
 def twins() -> str:
-    """Return what learning adds to random twins: differences paired by seed, in points, with 95 % intervals."""
-    found = columns()
+    """Return what learning adds to random twins and to views by hand: points, paired by seed, with 95 % intervals."""
+    found = [column for column in columns() if any(_paired(column, *pair) for pair in TWINS.items())]
     rows = []
     for learned, twin in TWINS.items():
         row = [f"`{learned}` less `{twin}`"]
-        for column in found[:5]:
-            scores = [column.scores.get(name) for name in (learned, twin)]
-            if scores[0] is None or scores[1] is None:
-                row.append("")
-                continue
-            difference = [mine - theirs for mine, theirs in zip(scores[0], scores[1], strict=True)]
-            low, high = interval(difference)
-            row.append(f"{statistics.mean(difference):.1f} ({low:.1f} to {high:.1f})")
+        for column in found:
+            difference = _paired(column, learned, twin)
+            text = ""
+            if difference:
+                low, high = interval(difference)
+                text = f"{statistics.mean(difference):.1f} ({low:.1f} to {high:.1f})"
+            row.append(text)
         rows.append(row)
-    return markdown_table(["views", *(column.title for column in found[:5])], rows)
+    return markdown_table(["views", *(column.title for column in found)], rows)
+
+
+def _paired(column: Column, mine: str, theirs: str) -> list[float]:
+    """Return differences by seed, if there are five or more of both."""
+    scores = [column.scores.get(name, []) for name in (mine, theirs)]
+    both = min(map(len, scores))
+    return [a - b for a, b in zip(*(each[:both] for each in scores), strict=True)] if both >= 5 else []
 
 
 def regrets() -> str:
