@@ -187,6 +187,23 @@ def regrets() -> str:
     return markdown_table(["views", *(title for _, _, title in columns), "at worst"], rows)
 
 
+def screened() -> str:
+    """Return the ideas for one default that were tried once, on validation, those that lose least at worst first."""
+    runs = read_json(RESULTS / "families" / "screen.json")["cells"]
+    titles = list(dict.fromkeys(run["column"] for run in runs))
+    scores: dict[str, dict[str, float]] = {}
+    for run in runs:
+        scores.setdefault(run["views"], {})[run["column"]] = statistics.mean(run["validation"].values())
+    best = {title: max(each.get(title, 0.0) for each in scores.values()) for title in titles}
+    rows = []
+    for views, each in scores.items():
+        lost = max(best[title] - score for title, score in each.items())
+        rows.append(
+            (lost, [views, *(f"{each[title]:.1f}" if title in each else "" for title in titles), f"{lost:.1f}"])
+        )
+    return markdown_table(["views", *titles, "behind the best, at worst"], [row for _, row in sorted(rows)])
+
+
 def _grid(group: str, name: str, *folders: Path) -> Scores:
     """Read the cells of one data set of a grid; the first folder that has a method counts."""
     by_method: dict[str, list[float]] = {}
