@@ -31,10 +31,10 @@ def read_cells(experiment: Experiment, out: Path) -> tuple[list[dict[str, Any]],
     return sorted(map(read_cell, files), key=place), read_json(files[0])["settings"]
 
 
-def cell_names(experiment: Experiment, out: Path) -> dict[tuple[str, str, int], str]:
-    """Return the names of the files in a folder by data set, method and seed: older ones are named by former names."""
-    files = {file.stem: read_cell(file) for file in (out / "cells").glob("*.json")}
-    return {(cell[experiment.group], cell["method"], cell["seed"]): name for name, cell in files.items()}
+def cell_names(experiment: Experiment, out: Path) -> dict[tuple[Any, ...], str]:
+    """Return the names of the files in a folder by data set, method and seed; those of older cells are former names."""
+    cells = {file.stem: read_cell(file) for file in (out / "cells").glob("*.json")}
+    return {tuple(map(cell.get, (experiment.group, "method", "seed"))): name for name, cell in cells.items()}
 
 
 def read_cell(file: Path) -> dict[str, Any]:
