@@ -229,7 +229,7 @@ def parse(name: str, kind: Kind, own: dict[str, str] | None = None) -> Method:
         return Method(name, rest, (own[rest],))
     maker, _, kinds = SHORT.get(rest, rest).partition(":")
     if maker not in MAKERS or (kinds and maker in ("none", *REFERENCES)):
-        known = ", ".join([*MAKERS, *SHORT, *own])
+        known = ", ".join(dict.fromkeys([*MAKERS, *SHORT, *own]))
         raise ValueError(f"Expected a method of {known}, but got {name!r}.")
     method = Method(name, maker, tuple(kinds.split("+")) if kinds else (), _number(name, strength))
     if maker == "expert" and kinds and kinds not in EXPERTS:
