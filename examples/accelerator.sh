@@ -27,9 +27,9 @@ export -f grid; export python data digits
 step doctor "$python" -m viewaug.cli doctor
 step launches "$python" -m viewaug.examples.benchmarks.launches --compile --perturbation additive mix crop
 step arrays "$python" -m viewaug.examples.demo --arrays --out "$out/demo"
-step estimate bash -c "grid --overlays digits --methods none expert viewmaker viewmaker:reference --estimate --out '$out/paper'"
+step estimate bash -c "grid --overlays digits --methods none expert learned original --estimate --out '$out/paper'"
 step compare "$python" -m viewaug.cli compare --data "$out/demo/digits/arrays" --out "$out/compare" --device "$device" \
     --encoders 2 --seeds 5 --steps 1000
-for method in viewmaker expert viewmaker:blend+additive@steered; do
+for method in learned expert learned:blend+additive@steered; do
     step "paper-$method" bash -c "grid --overlays digits --methods $method --seeds 1 --out '$out/paper'"
 done

@@ -19,29 +19,16 @@ from torch import Tensor, nn
 from viewaug.adapters.torchaudio import LogMel
 from viewaug.examples.multitask import command
 from viewaug.examples.multitask.experiment import Experiment, Settings
-from viewaug.examples.multitask.methods import Method
+from viewaug.examples.multitask.methods import Variant
 from viewaug.examples.multitask.mixtures import MIXTURES, Mixed
 from viewaug.examples.multitask.noises import Noises, noises
 from viewaug.examples.multitask.speech import Speech, speech
 
-import viewaug
 from viewaug.comparison.encoders import build_encoder
-from viewaug.comparison.handmade import noise_views
-from viewaug.comparison.handmade_audio import SpectralViews, waveform_views
 from viewaug.comparison.training import Training
-from viewaug.comparison.views import family
+from viewaug.comparison.views import Kind, Method, Views
 
-METHODS = {
-    "none": Method(),
-    "noise": Method("noise"),
-    "spectral": Method("spectral"),
-    "waveform": Method("waveform"),
-    "manual": Method("spectral", shared_probability=0.5),
-    "viewmaker": Method(perturbation=("additive",)),
-    "waveform-viewmaker": Method(perturbation=("additive",), dims=1),
-    "viewmaker+waveform": Method("waveform", ("additive",)),
-    "viewmaker+spectral": Method("spectral", ("additive",)),
-}
+LEARNED = ("learned", "waveform-learned", "waveform/learned", "expert/learned")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,34 +82,38 @@ class AudioExperiment(Experiment):
     group = "mixture"
     groups = MIXTURES
     tasks: ClassVar = {"digit": "digit", "speaker": "speaker", "noise": "noise"}
-    methods = METHODS
-    default_methods = tuple(METHODS)
-    scorers = ("spectral", "viewmaker")
-    drawn = tuple(name for name in METHODS if name not in ("none", "manual"))
+    methods = ("none", "noise", "expert", "waveform", "manual", *LEARNED)
+    drawn = ("noise", "expert", "waveform", *LEARNED)
+    own: ClassVar = {"waveform": "viewaug.comparison.handmade_audio:waveform_views"}
+    variants: ClassVar = {
+        "manual": ("expert", Variant(shared=0.5)),
+        "waveform-learned": ("learned", Variant(waveforms=True)),
+    }
+    scorers = ("expert", "learned")
     value_range = None
     packages = ("torch", "torchaudio", "lightning", "lightly", "timm")
     # Feature Dropout, table 1.
     paper: ClassVar = {
-        ("speech", "viewmaker"): {"digit": 92.4},
-        ("speech", "spectral"): {"digit": 97.0},
+        ("speech", "learned"): {"digit": 92.4},
+        ("speech", "expert"): {"digit": 97.0},
         ("speech", "waveform"): {"digit": 76.7},
-        ("noise", "viewmaker"): {"noise": 100.0},
-        ("noise", "spectral"): {"noise": 32.64},
+        ("noise", "learned"): {"noise": 100.0},
+        ("noise", "expert"): {"noise": 32.64},
         ("noise", "waveform"): {"noise": 100.0},
-        ("both", "viewmaker"): {"digit": 60.8, "noise": 97.0},
-        ("both", "spectral"): {"digit": 10.1, "noise": 47.2},
+        ("both", "learned"): {"digit": 60.8, "noise": 97.0},
+        ("both", "expert"): {"digit": 10.1, "noise": 47.2},
         ("both", "waveform"): {"digit": 53.6, "noise": 43.3},
     }
     departures = """\
 - The paper has AudioMNIST, 60 speakers at 48 kHz, and three recordings of noise; FSDD, six speakers at 8 kHz, and
   ESC-10, ten classes in 400 clips, stand in for them here, and a task that it does not have, the speaker.
 - Both views have the same noise, as in the paper's text; in its code each view draws its own. A share of pairs that do
-  not is the method `manual`, on top of `spectral`.
+  not is the method `manual`, on top of `expert`.
 - `waveform` crops, shifts, amplifies and adds noise; the paper's code crops and adds noise, its text says pitch and
-  speed. `spectral` is SpecAugment and noise, as in its code.
+  speed. `expert` is SpecAugment and noise, as in its code.
 - Learned views come from this package's fast generator instead of the reference network, and learn by a reversed
-  gradient in the encoder's step instead of in turns. `viewmaker` goes without the waveform views that the paper's code
-  adds to it; `viewmaker+waveform` has them.
+  gradient in the encoder's step instead of in turns. `learned` goes without the waveform views that the paper's code
+  adds to it; `waveform/learned` has them.
 - The loss is NT-Xent with both views as anchors; its head has a hidden layer.
 - Probes are logistic regressions by L-BFGS instead of 100 epochs of gradient descent."""
 
@@ -133,9 +124,15 @@ class AudioExperiment(Experiment):
     def check(self, settings: AudioSettings) -> None:
         """Read both splits."""
         for train in (True, False):
-            self.data("both", Method(), settings, 0, train=train)
+            self.data("both", Variant(), settings, 0, train=train)
 
-    def data(self, group: str, method: Method, settings: AudioSettings, seed: int, *, train: bool) -> Mixed:
+    def kind(self, settings: AudioSettings, variant: Variant) -> Kind:
+        """Standardised spectrograms, or waveforms."""
+        frames = 1 + settings.length // settings.hop_length
+        size = (settings.length,) if variant.waveforms else (settings.n_mels, frames)
+        return Kind(1, size, None, [0.0], [1.0], "input")
+
+    def data(self, group: str, variant: Variant, settings: AudioSettings, seed: int, *, train: bool) -> Mixed:
         """Return mixtures."""
         return Mixed(
             _speech(settings.speech, train, settings.sample_rate, settings.clips),
@@ -147,7 +144,7 @@ class AudioExperiment(Experiment):
             train=train,
             seed=seed if train else 0,
             redraw=settings.redraw and train,
-            shared_noise_probability=method.shared_probability if train else 1.0,
+            shared_noise_probability=variant.shared if train else 1.0,
         )
 
     def encoder(self, group: str, settings: AudioSettings) -> tuple[nn.Sequential, int]:
@@ -156,28 +153,14 @@ class AudioExperiment(Experiment):
         return nn.Sequential(FrontEnd(self._log_mel(group, settings)), net), features
 
     def augment(
-        self, group: str, method: Method, settings: AudioSettings, budget: float
+        self, group: str, method: Method, views: Views, settings: AudioSettings
     ) -> Callable[[Tensor], Tensor] | None:
         """Return what goes before the encoder, or before the viewmaker: waveforms or their spectrograms come out."""
-        steps: list[nn.Module] = [Call(waveform_views)] if method.by_hand == "waveform" else []
-        if method.by_hand in ("noise", "spectral") or (method.learned and method.dims == 2):
-            steps.append(self._log_mel(group, settings))
-        if method.by_hand == "noise":
-            steps.append(Call(functools.partial(noise_views, budget=budget, value_range=None)))
-        if method.by_hand == "spectral":
-            steps.append(SpectralViews(settings.n_mels, 1 + settings.length // settings.hop_length))
+        steps: list[nn.Module] = [] if views.augment is None else [Call(views.augment)]
+        first = (method.under or method).maker == "waveform"
+        if len(steps) > first or (views.viewmaker is not None and views.viewmaker.dims == 2):
+            steps.insert(first, self._log_mel(group, settings))
         return nn.Sequential(*steps) if steps else None
-
-    def viewmaker(self, method: Method, budget: float) -> viewaug.Viewmaker:
-        """Return a viewmaker of waveforms or of spectrograms."""
-        return viewaug.Viewmaker(
-            1,
-            dims=method.dims,
-            budget=budget,
-            generator=method.generator,
-            perturbation=family(method.perturbation),
-            value_range=None,
-        )
 
     def as_seen(self, group: str, settings: AudioSettings, x: Tensor) -> Tensor:
         """Return spectrograms."""
@@ -201,7 +184,7 @@ def _noises(source: str, train: bool, sample_rate: int) -> Noises:
 
 @functools.lru_cache(1)
 def _fitted_log_mel(group: str, settings: AudioSettings) -> LogMel:
-    data = AudioExperiment().data(group, Method(), settings, 0, train=True)
+    data = AudioExperiment().data(group, Variant(), settings, 0, train=True)
     waveforms = data.__getitems__(range(min(1000, len(data))))["views"][0]
     shape = {name: getattr(settings, name) for name in ("sample_rate", "n_mels", "n_fft", "hop_length", "floor")}
     return LogMel(**shape).fit(waveforms.split(100))

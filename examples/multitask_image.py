@@ -11,33 +11,19 @@ python -m viewaug.examples.multitask_image report --out DIR
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import kornia.augmentation as K
 from torch import Tensor, nn
 from viewaug.examples.multitask import command
 from viewaug.examples.multitask.backgrounds import SIZE, Images, backgrounds
 from viewaug.examples.multitask.experiment import Experiment, Settings
-from viewaug.examples.multitask.methods import Method
+from viewaug.examples.multitask.methods import Variant
 from viewaug.examples.multitask.overlays import Overlaid, digit_images
 
-import viewaug
 from viewaug.comparison.encoders import build_encoder
-from viewaug.comparison.handmade import noise_views, simclr_pipeline
 from viewaug.comparison.training import Training
-from viewaug.comparison.views import family
-
-METHODS = {
-    "none": Method(),
-    "noise": Method("noise"),
-    "expert": Method("expert"),
-    "crop": Method("crop"),
-    "manual": Method("expert", shared_probability=0.5),
-    "viewmaker": Method(perturbation=("additive",)),
-    "crop+viewmaker": Method("crop", ("additive",)),
-    "expert+viewmaker": Method("expert", ("additive",)),
-    "original": Method(perturbation=("additive",), generator="reference", protocol="turns"),
-}
+from viewaug.comparison.views import Kind, Method, Views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,21 +68,25 @@ class ImageExperiment(Experiment):
     group = "overlay"
     groups = ("digits", "shapes", "letters", "none")
     tasks: ClassVar = {"background": "photo", "overlay": "overlay"}
-    methods = METHODS
-    default_methods = ("none", "noise", "expert", "crop", "viewmaker", "crop+viewmaker", "expert+viewmaker", "manual")
-    scorers = ("expert", "viewmaker")
-    drawn = ("noise", "crop", "expert", "viewmaker", "crop+viewmaker", "expert+viewmaker")
+    methods = ("none", "noise", "expert", "crop", "manual", "learned", "crop/learned", "expert/learned")
+    own: ClassVar = {"crop": "viewaug.examples.multitask_image:crop"}
+    variants: ClassVar = {
+        "manual": ("expert", Variant(shared=0.5)),
+        "original": ("learned", Variant(in_turns=True)),
+    }
+    scorers = ("expert", "learned")
+    drawn = ("noise", "crop", "expert", "learned", "crop/learned", "expert/learned")
     value_range = (0.0, 1.0)
     packages = ("torch", "lightning", "kornia", "lightly", "timm")
     # Feature Dropout, table 1.
     paper: ClassVar = {
-        ("none", "viewmaker"): {"background": 84.5},
+        ("none", "learned"): {"background": 84.5},
         ("none", "expert"): {"background": 86.2},
-        ("shapes", "viewmaker"): {"background": 79.8, "overlay": 100.0},
+        ("shapes", "learned"): {"background": 79.8, "overlay": 100.0},
         ("shapes", "expert"): {"background": 76.0, "overlay": 100.0},
-        ("digits", "viewmaker"): {"background": 69.3, "overlay": 94.3},
+        ("digits", "learned"): {"background": 69.3, "overlay": 94.3},
         ("digits", "expert"): {"background": 58.8, "overlay": 86.7},
-        ("letters", "viewmaker"): {"background": 71.9, "overlay": 96.9},
+        ("letters", "learned"): {"background": 71.9, "overlay": 96.9},
         ("letters", "expert"): {"background": 74.8, "overlay": 94.1},
     }
     # Whatever the settings; `original` has the paper's network, head, loss, optimizers and missing clamp.
@@ -117,7 +107,11 @@ class ImageExperiment(Experiment):
         backgrounds(settings.data, train=True, count=1)
         digit_images(settings.digits, train=True)
 
-    def data(self, group: str, method: Method, settings: ImageSettings, seed: int, *, train: bool) -> Overlaid:
+    def kind(self, settings: ImageSettings, variant: Variant) -> Kind:
+        """Images in [0, 1]."""
+        return Kind(3, (SIZE, SIZE), self.value_range, [0.47] * 3, [0.25] * 3, "input")
+
+    def data(self, group: str, variant: Variant, settings: ImageSettings, seed: int, *, train: bool) -> Overlaid:
         """Return images with overlays."""
         images = _backgrounds(settings.data, train, settings.train_images if train else settings.test_images)
         return Overlaid(
@@ -127,7 +121,7 @@ class ImageExperiment(Experiment):
             seed=seed if train else 0,
             redraw=settings.redraw and train,
             jitter=settings.jitter,
-            shared_overlay_probability=method.shared_probability if train else 1.0,
+            shared_overlay_probability=variant.shared if train else 1.0,
             digits=settings.digits,
         )
 
@@ -136,24 +130,18 @@ class ImageExperiment(Experiment):
         return build_encoder(settings.training.encoder)
 
     def augment(
-        self, group: str, method: Method, settings: ImageSettings, budget: float
+        self, group: str, method: Method, views: Views, settings: ImageSettings
     ) -> Callable[[Tensor], Tensor] | None:
         """Return what makes a view of a batch by hand."""
-        match method.by_hand:
-            case "noise":
-                return functools.partial(noise_views, budget=budget)
-            case "crop":
-                return K.RandomResizedCrop((SIZE, SIZE), scale=(settings.crop, 1.0))
-            case "expert":
-                return simclr_pipeline(SIZE)
-        return None
+        if (method.under or method).maker == "crop":
+            return functools.partial(crop, share=settings.crop)
+        return views.augment
 
-    def viewmaker(self, method: Method, budget: float) -> viewaug.Viewmaker:
-        """Return a viewmaker of images."""
-        original: dict[str, Any] = {"constraint": "rescale", "value_range": None} if method.protocol == "turns" else {}
-        return viewaug.Viewmaker(
-            3, budget=budget, generator=method.generator, perturbation=family(method.perturbation), **original
-        )
+
+def crop(x: Tensor, share: float = 0.7) -> Tensor:
+    """Crop images to a share of their area, or more, and resize them."""
+    cropped: Tensor = K.RandomResizedCrop((SIZE, SIZE), scale=(share, 1.0))(x)
+    return cropped
 
 
 @functools.lru_cache(2)

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from viewaug.examples.multitask.cells import means, read_cell
+
 from viewaug._markdown import markdown_table
 from viewaug.comparison import Comparison
-from viewaug.comparison.grid import read_json
 from viewaug.comparison.verdict import interval, with_interval
 from viewaug.comparison.views import REFERENCES
 
@@ -32,17 +33,13 @@ ROWS = (
     "learned:blend+additive",
     "expert/learned",
 )
-# What the grids call them; by the first name that there are cells of.
+# What the grids call them, if not the same; by the first name that there are cells of.
 _GRID = {
-    "none": ("none",),
-    "noise": ("noise",),
-    "region": ("viewmaker:random+mix",),
-    "region, drawn edge": ("viewmaker:random+softmix",),
-    "crop": ("crop",),
-    "expert": ("expert", "waveform"),
-    "learned": ("viewmaker@steered", "viewmaker"),
-    "learned:blend+additive": ("viewmaker:blend+additive@steered",),
-    "expert/learned": ("expert+viewmaker",),
+    "region": ("random:mix",),
+    "region, drawn edge": ("random:softmix",),
+    "expert": ("waveform", "expert"),
+    "learned": ("learned@steered", "learned"),
+    "learned:blend+additive": ("learned:blend+additive@steered",),
 }
 Scores = dict[str, list[float]]  # the mean over tasks of each run, by the row's name
 
@@ -210,16 +207,12 @@ def _grid(group: str, name: str, *folders: Path) -> Scores:
     for folder in folders:
         here: dict[str, list[float]] = {}
         for file in sorted((folder / "cells").glob("*.json")):
-            cell = read_json(file)["cell"]
+            cell = read_cell(file)
             if cell[group] == name:
-                here.setdefault(cell["method"], []).append(statistics.mean(cell["accuracy"].values()))
+                here.setdefault(cell["method"], []).extend(means([cell]))
         by_method = here | by_method
-    found = {}
-    for row, methods in _GRID.items():
-        method = next((method for method in methods if method in by_method), None)
-        if method is not None:
-            found[row] = by_method[method]
-    return found
+    known = {row: [by_method[method] for method in _GRID.get(row, (row,)) if method in by_method] for row in ROWS}
+    return {row: scores[0] for row, scores in known.items() if scores}
 
 
 if __name__ == "__main__":

@@ -73,29 +73,29 @@ def test_intervals():
 
 def test_comparison_is_of_the_best_with_enough_seeds():
     def cells(name: str, overlay: list[float], minutes: float) -> list[dict]:
-        common = {"overlay": "digits", "method": name, "cpu_seconds": 60 * minutes}
+        common = {"overlay": "digits", "method": name, "seconds": 60 * minutes}
         scores = [{"background": 40.0, "overlay": value} for value in overlay]
-        return [{**common, "seed": seed, "accuracy": accuracy} for seed, accuracy in enumerate(scores)]
+        return [{**common, "seed": seed, "test": accuracy} for seed, accuracy in enumerate(scores)]
 
     found = [
         *cells("none", [90.0], 1.0),
         *cells("noise", [20.0, 22.0], 1.0),
         *cells("expert", [30.0, 32.0], 2.0),
-        *cells("viewmaker", [50.0, 52.0], 2.5),
-        *cells("viewmaker@0.2", [99.0], 2.5),
+        *cells("learned", [50.0, 52.0], 2.5),
+        *cells("learned@0.2", [99.0], 2.5),
     ]
     table = report.comparison(ImageExperiment(), found)
-    assert "| digits | viewmaker | 45.5 ± 6.4 | expert | 35.5 ± 6.4 | 10.0 ± 0.0 | 1.25 |" in table
+    assert "| digits | learned | 45.5 ± 6.4 | expert | 35.5 ± 6.4 | 10.0 ± 0.0 | 1.25 |" in table
     assert report.comparison(ImageExperiment(), found[:1]) == ""
-    found += [*cells("viewmaker@0.1", [51.0, 53.0, 55.0], 3.0), *cells("crop", [30.0, 31.0, 32.0, 33.0], 2.0)]
-    assert "| digits | viewmaker@0.1 | 46.5 ± 2.5 | crop | 35.8 ± 1.0 | 11.0 ± 1.2 | 1.50 |" in report.comparison(
+    found += [*cells("learned@0.1", [51.0, 53.0, 55.0], 3.0), *cells("crop", [30.0, 31.0, 32.0, 33.0], 2.0)]
+    assert "| digits | learned@0.1 | 46.5 ± 2.5 | crop | 35.8 ± 1.0 | 11.0 ± 1.2 | 1.50 |" in report.comparison(
         ImageExperiment(), found
     )
 
 
 def test_curves_of_a_budget_alone(tmp_path):
     curve = [{"epoch": 1, "seconds": 30.0, "background": 35.0}]
-    common = {"overlay": "none", "method": "viewmaker@0.1", "accuracy": {"background": 40.0}, "cpu_seconds": 60.0}
+    common = {"overlay": "none", "method": "learned@0.1", "test": {"background": 40.0}, "seconds": 60.0}
     cells = [{**common, "curve": curve, "seed": seed} for seed in range(2)]
     figures.draw_curves(ImageExperiment(), cells, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
@@ -111,8 +111,8 @@ def test_trials(tmp_path):
         trial = {"note": "twice the rate", "settings": {}, "cell": cell}
         (tmp_path / "trials" / f"{overlay}.json").write_text(json.dumps(trial))
     table = report.trials(ImageExperiment(), tmp_path)
-    assert "| digits | viewmaker | twice the rate | 1 | 40.0 | 20.0 | 30.0 | 1.00 | 0.100 | 1.5 |" in table
-    assert "| none | viewmaker | twice the rate | 1 | 40.0 |  |  | 1.00 | 0.100 | 1.5 |" in table
+    assert "| digits | learned | twice the rate | 1 | 40.0 | 20.0 | 30.0 | 1.00 | 0.100 | 1.5 |" in table
+    assert "| none | learned | twice the rate | 1 | 40.0 |  |  | 1.00 | 0.100 | 1.5 |" in table
 
 
 @pytest.mark.parametrize(
@@ -131,9 +131,8 @@ def test_no_emulated_half_precision(capability, accelerator, wanted, expected, m
 
 
 def test_views_without_a_budget_have_none_in_the_table():
-    cells = [{"seed": seed, "accuracy": {"a": 50.0 + seed}, "loss": 1.0, "cpu_seconds": 60.0} for seed in range(2)]
-    head = {"accuracy": ""}
-    for budget, expected in ((None, ""), (0.25, "0.250")):
-        found = [{**cell, "budget": budget} for cell in cells]
-        assert report._columns(found, {"a": "A"}, head)["budget"] == expected
-    assert report._columns(cells, {"a": "A"}, head)["budget"] == ""
+    common = {"loss": None, "seconds": 60.0}  # of training that diverged
+    for reached, expected in (({"budget": None}, ""), ({"budget": 0.25}, "0.250"), ({}, "")):
+        found = [{**common, "seed": seed, "test": {"a": 50.0 + seed}, "reached": reached} for seed in range(2)]
+        columns = report._columns(found, {"a": "A"})
+        assert (columns["budget"], columns["loss"]) == (expected, "")

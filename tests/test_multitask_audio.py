@@ -14,11 +14,10 @@ from viewaug.examples import multitask_audio
 from viewaug.examples.multitask import speech as speech_module
 from viewaug.examples.multitask import synthesis
 from viewaug.examples.multitask.engine import nearest, probe
-from viewaug.examples.multitask.methods import parse
 from viewaug.examples.multitask.mixtures import MIXTURES, Mixed
 from viewaug.examples.multitask.noises import Noises, noises
 from viewaug.examples.multitask.speech import Speech, speech
-from viewaug.examples.multitask_audio import METHODS, PRESETS, AudioExperiment
+from viewaug.examples.multitask_audio import PRESETS, AudioExperiment
 
 import viewaug
 from viewaug.comparison.handmade_audio import SpectralViews, waveform_views
@@ -328,20 +327,18 @@ def test_spectral_views():
 
 def test_every_method_makes_views():
     experiment, settings = AudioExperiment(), PRESETS["quick"]
-    x = all_of(experiment.data("both", METHODS["none"], settings, 0, train=True))["views"][0][:4]
+    x = all_of(experiment.data("both", experiment.parse("none")[1], settings, 0, train=True))["views"][0][:4]
     encoder, features = experiment.encoder("both", settings)
     seen = experiment.as_seen("both", settings, x)
     assert seen.shape == (4, 1, 40, 33)
     assert torch.equal(encoder.eval()(x), encoder(seen))
-    for name in (*METHODS, "noise@0.2", "viewmaker:warp", "waveform-viewmaker:filter"):
-        method = parse(name, METHODS)
-        augment = experiment.augment("both", method, settings, method.budget or 0.05) or nn.Identity()
-        y = augment(x)
-        if method.learned:
-            y = experiment.viewmaker(method, 0.05)(y)
+    for name in (*experiment.methods, "noise@0.2", "learned:warp", "waveform-learned:filter", "waveform/region"):
+        y = experiment.views("both", *experiment.parse(name), settings)(x)
         assert encoder(y).shape == (4, features)
-        if method.by_hand == "noise":
-            torch.testing.assert_close(viewaug.distortion(seen, y), torch.full((4,), method.budget or 0.05))
+        assert (y.ndim == 3) == (name.split(":")[0] in ("none", "waveform", "waveform-learned"))
+        if name.startswith("noise"):
+            budget = 0.2 if name == "noise@0.2" else 0.05
+            torch.testing.assert_close(viewaug.distortion(seen, y), torch.full((4,), budget))
 
 
 def test_labels_that_do_not_count():
@@ -363,7 +360,7 @@ def test_neighbours(tmp_path):
     cell = json.loads((tmp_path / "cells" / "both-none-0.json").read_text())["cell"]
     assert set(cell["prepool"]) == set(cell["on_views"]) == {"digit", "speaker", "noise"}
     first, last = cell["curve"]
-    assert {f"{task} by neighbours" for task in cell["accuracy"]} < set(first)
+    assert {f"{task} by neighbours" for task in cell["test"]} < set(first)
     assert 0 < first["noise by neighbours"] <= 100
     assert "noise" not in last  # whose probes are the cell's
 
@@ -387,16 +384,16 @@ def test_quick_preset_and_report(tmp_path, capsys):
     assert time.monotonic() - start < 150
     assert capsys.readouterr().out.strip().endswith("report.md")
     text = (tmp_path / "report.md").read_text()
-    assert all(f"| {method} |" in text for method in METHODS)
+    assert all(f"| {method} |" in text for method in AudioExperiment.methods)
     assert "| 53.6 | 43.3 |" in text  # the paper's
     assert "| epochs | 200 | 1 |" in text  # a departure from the paper
     for figure in ("curves.png", "views-both.png", "destruction-both.png"):
         assert (tmp_path / figure).read_bytes().startswith(b"\x89PNG")
         assert f"({figure})" in text
-    cell = json.loads((tmp_path / "cells" / "both-viewmaker-0.json").read_text())["cell"]
-    assert set(cell["accuracy"]) == {"digit", "speaker", "noise"}
-    assert all(0 <= value <= 100 for value in cell["accuracy"].values())
-    assert viewaug.load(tmp_path / "viewmakers" / "both-waveform-viewmaker-0.safetensors").dims == 1
+    cell = json.loads((tmp_path / "cells" / "both-learned-0.json").read_text())["cell"]
+    assert set(cell["test"]) == {"digit", "speaker", "noise"}
+    assert all(0 <= value <= 100 for value in cell["test"].values())
+    assert viewaug.load(tmp_path / "viewmakers" / "both-waveform-learned-0.safetensors").dims == 1
     (tmp_path / "report.md").unlink()
     multitask_audio.main(["report", "--out", str(tmp_path)])
     assert (tmp_path / "report.md").read_text() == text
@@ -414,8 +411,8 @@ def test_paper_preset_for_a_step(tmp_path, monkeypatch):
     monkeypatch.setitem(PRESETS, "paper", small)
     arguments = ["--preset", "paper", "--mixtures", "noise", "--methods", "viewmaker", "--seeds", "1", "--workers", "1"]
     multitask_audio.main([*arguments, "--max-steps", "2", "--out", str(tmp_path)])
-    cell = json.loads((tmp_path / "cells" / "noise-viewmaker-0.json").read_text())["cell"]
-    assert set(cell["accuracy"]) == set(cell["prepool"]) == set(cell["on_views"]) == {"noise"}
-    assert cell["budget"] != 0.125
+    cell = json.loads((tmp_path / "cells" / "noise-learned-0.json").read_text())["cell"]
+    assert set(cell["test"]) == set(cell["prepool"]) == set(cell["on_views"]) == {"noise"}
+    assert cell["reached"]["budget"] != 0.125
     x = torch.zeros(1, 1, paper.length)
     assert AudioExperiment().as_seen("noise", small, x).shape == (1, 1, 64, 64)

@@ -16,16 +16,17 @@ from viewaug.examples.multitask import overlays
 from viewaug.examples.multitask.backgrounds import Images, backgrounds
 from viewaug.examples.multitask.cells import read_cells
 from viewaug.examples.multitask.engine import splits
-from viewaug.examples.multitask.methods import Method, parse
+from viewaug.examples.multitask.methods import FORMER, Variant, modern
 from viewaug.examples.multitask.overlays import OVERLAYS, Overlaid
 from viewaug.examples.multitask.turns import original_loss
-from viewaug.examples.multitask_image import METHODS, PRESETS, ImageExperiment
+from viewaug.examples.multitask_image import PRESETS, ImageExperiment
 
 import viewaug
 from viewaug.comparison.encoders import build_encoder
 from viewaug.comparison.handmade import simclr_pipeline
 from viewaug.comparison.objectives import objective
 from viewaug.comparison.training import Log, Pretraining, Training, fit
+from viewaug.comparison.views import Views
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 QUICK = ["--preset", "quick", "--workers", "1", "--overlays", "digits"]
@@ -191,35 +192,57 @@ def test_bad_overlays(options, name):
         overlaid(**options)
 
 
-def method(name: str) -> Method:
-    return parse(name, METHODS)
+def views(name: str) -> Views:
+    experiment = ImageExperiment()
+    return experiment.views("digits", *experiment.parse(name), PRESETS["cpu"])
 
 
 def test_methods():
-    assert method("crop+viewmaker:colour+warp").perturbation == ("colour", "warp")
-    assert method("viewmaker:reference").generator == "reference"
-    assert method("viewmaker:random") == replace(METHODS["viewmaker"], generator="random")
-    twin = replace(METHODS["crop+viewmaker"], generator="random", perturbation=("colour", "warp"))
-    assert method("crop+viewmaker:random+colour+warp") == twin
-    assert method("manual").shared_probability < 1
-    assert method("viewmaker:warp@0.1") == replace(METHODS["viewmaker"], perturbation=("warp",), budget=0.1)
-    assert method("noise@1e-2").budget == 0.01
-    assert method("crop+viewmaker@steered").steered
-    wrong = ("expert@0.1", "noise@steered", "original@steered", "noise@0", "noise@inf", "viewmaker@dance")
-    for name in ("dance", "noise:warp", "original:warp", "viewmaker:dance", *wrong):
+    parse = ImageExperiment().parse
+    method, variant = parse("crop/learned:colour+warp")
+    assert (method.maker, method.kinds, method.under.maker) == ("learned", ("colour", "warp"), "crop")
+    assert variant == Variant()
+    assert parse("random:mix")[0].kinds == parse("region")[0].kinds  # as viewaug compare names them
+    assert parse("manual") == (parse("expert")[0], Variant(shared=0.5))
+    assert parse("learned:warp@0.1")[0].strength == 0.1
+    assert parse("crop/learned@steered") == (parse("crop/learned")[0], Variant(steered=True))
+    assert parse("original@0.1")[1].in_turns
+    wrong = ("crop@0.1", "expert@steered", "original@steered", "noise@0", "noise@inf", "learned@dance", "hard")
+    for name in ("dance", "noise:warp", "original:warp", "learned:dance", "supervised", *wrong):
         with pytest.raises(ValueError, match="Expected"):
-            method(name)
+            parse(name)
 
 
-def test_views_by_hand():
+@pytest.mark.parametrize(
+    ("former", "now"),
+    [
+        *FORMER.items(),
+        ("viewmaker@0.1", "learned@0.1"),
+        ("viewmaker:random", "random"),
+        ("viewmaker:random+mix", "random:mix"),
+        ("viewmaker:blend+additive@steered", "learned:blend+additive@steered"),
+        ("crop+viewmaker:random+colour+warp", "crop/random:colour+warp"),
+        ("noise@0.1", "noise@0.1"),
+        ("random:mix", "random:mix"),
+    ],
+)
+def test_former_names(former, now):
+    assert modern(former) == modern(now) == now
+
+
+def test_views():
     x = torch.rand(4, 3, 32, 32)
-    for given in METHODS.values():
-        make = ImageExperiment().augment("digits", given, PRESETS["cpu"], 0.07)
-        assert (make is None) == (given.by_hand == "none")
-        if make is not None:
-            assert make(x).shape == x.shape
-        if given.by_hand == "noise":
-            torch.testing.assert_close(viewaug.distortion(x, make(x)), torch.full((4,), 0.07))
+    for name in (*ImageExperiment.methods, *ImageExperiment.variants, "random:mix", "expert@0.5/learned:warp"):
+        made = views(name)
+        assert made(x).shape == x.shape
+        assert (made.augment is None) == (name.split("/")[0] in ("none", "noise", "learned", "original", "random:mix"))
+    for name, budget in (("noise", 0.1), ("noise@0.07", 0.07), ("learned", 0.1), ("original", 0.1)):
+        assert views(name).viewmaker.budget == budget
+    torch.testing.assert_close(viewaug.distortion(x, views("noise@0.07")(x)), torch.full((4,), 0.07))
+    mild = replace(PRESETS["cpu"], crop=0.999)
+    experiment = ImageExperiment()
+    mildly = experiment.views("digits", *experiment.parse("crop"), mild)
+    assert (mildly(x) - x).abs().mean() < (views("crop")(x) - x).abs().mean()
 
 
 def test_original_loss():
@@ -280,9 +303,9 @@ def test_quick_preset_and_report(tmp_path, capsys):
         "expert",
         "crop",
         "manual",
-        "viewmaker",
-        "crop+viewmaker",
-        "expert+viewmaker",
+        "learned",
+        "crop/learned",
+        "expert/learned",
         "original",
     ]
     arguments = [*QUICK, "--methods", *methods, "--out", str(tmp_path)]
@@ -298,10 +321,11 @@ def test_quick_preset_and_report(tmp_path, capsys):
     for figure in ("curves.png", "views-digits.png", "destruction-digits.png"):
         assert (tmp_path / figure).read_bytes().startswith(b"\x89PNG")
         assert f"({figure})" in text
-    cell = json.loads((tmp_path / "cells" / "digits-viewmaker-0.json").read_text())["cell"]
-    assert set(cell["accuracy"]) == {"background", "overlay"}
-    assert all(0 <= value <= 100 for value in cell["accuracy"].values())
-    assert viewaug.load(tmp_path / "viewmakers" / "digits-viewmaker-0.safetensors").budget == 0.05
+    cell = json.loads((tmp_path / "cells" / "digits-learned-0.json").read_text())["cell"]
+    assert set(cell["test"]) == {"background", "overlay"}
+    assert all(0 <= value <= 100 for value in cell["test"].values())
+    assert cell["reached"] == {"budget": 0.05, "strength": 1.0}
+    assert viewaug.load(tmp_path / "viewmakers" / "digits-learned-0.safetensors").budget == 0.05
     assert not (tmp_path / "running").exists() or not list((tmp_path / "running").iterdir())
     (tmp_path / "report.md").unlink()
     multitask_image.main(["report", "--out", str(tmp_path)])
@@ -311,7 +335,7 @@ def test_quick_preset_and_report(tmp_path, capsys):
     multitask_image.main(arguments)
     assert views.stat().st_mtime_ns > drawn
     # As in a clone, where cells and figures came without viewmakers.
-    (tmp_path / "viewmakers" / "digits-viewmaker-0.safetensors").unlink()
+    (tmp_path / "viewmakers" / "digits-learned-0.safetensors").unlink()
     drawn = views.stat().st_mtime_ns
     multitask_image.main(arguments)
     assert views.stat().st_mtime_ns == drawn
@@ -323,8 +347,8 @@ def test_quick_preset_and_report(tmp_path, capsys):
 def test_validation(tmp_path):
     """Probes score every tenth training input, which nothing is trained on, and nothing of the test split."""
     settings = replace(multitask_image.PRESETS["quick"], train_images=40, validation=True)
-    train, held_out = splits(ImageExperiment(), "digits", Method(), settings, 0)
-    whole = ImageExperiment().data("digits", Method(), settings, 0, train=True)
+    train, held_out = splits(ImageExperiment(), "digits", Variant(), settings, 0)
+    whole = ImageExperiment().data("digits", Variant(), settings, 0, train=True)
     assert (len(train), len(held_out)) == (36, 4)
     for part, i, j in ((train, 0, 0), (train, 9, 10), (held_out, 0, 9), (held_out, 3, 39)):
         assert torch.equal(part.__getitems__([i])["views"][0], whole.__getitems__([j])["views"][0])
@@ -332,19 +356,40 @@ def test_validation(tmp_path):
     assert held_out.epoch == 3  # one data set, whose draws go on
     multitask_image.main([*QUICK, "--methods", "none", "--validation", "--out", str(tmp_path)])
     assert "on clean held-out training images" in (tmp_path / "report.md").read_text()
+    cell = read_cells(ImageExperiment(), tmp_path)[0][0]
+    assert "test" not in cell
+    assert set(cell["validation"]) == {"background", "overlay"}
+
+
+def test_cells_of_older_versions(tmp_path):
+    """They are read, and not run again."""
+    arguments = [*QUICK, "--out", str(tmp_path), "--methods"]
+    multitask_image.main([*arguments, "learned"])
+    file = tmp_path / "cells" / "digits-learned-0.json"
+    found = json.loads(file.read_text())
+    text = (tmp_path / "report.md").read_text()
+    file.unlink()
+    cell = found["cell"]
+    cell |= {"method": "viewmaker", "accuracy": cell.pop("test"), "cpu_seconds": cell.pop("seconds")}
+    cell |= cell.pop("reached")
+    (tmp_path / "cells" / "digits-viewmaker-0.json").write_text(json.dumps(found))
+    for name in ("learned", "viewmaker"):
+        multitask_image.main([*arguments, name])
+        assert [file.name for file in (tmp_path / "cells").iterdir()] == ["digits-viewmaker-0.json"]
+        assert (tmp_path / "report.md").read_text() == text
 
 
 def test_budgets_of_methods(tmp_path):
-    methods = ["viewmaker@0.02", "viewmaker@0.1", "viewmaker@steered", "noise@0.1", "viewmaker:random@steered"]
-    multitask_image.main([*QUICK, "--methods", *methods, "--out", str(tmp_path)])
+    methods = ["learned@0.02", "viewmaker@0.1", "learned@steered", "noise@0.1", "noise@steered", "mixup"]
+    multitask_image.main([*QUICK, "--methods", *methods, "--difficulty", "0.2", "--out", str(tmp_path)])
     cells, _ = read_cells(ImageExperiment(), tmp_path)
-    budgets = {cell["method"]: cell.get("budget") for cell in cells}
-    assert [budgets[name] for name in ("viewmaker@0.02", "viewmaker@0.1", "noise@0.1")] == [0.02, 0.1, None]
-    assert budgets["viewmaker@steered"] != 0.05
-    assert budgets["viewmaker:random@steered"] != 0.05
+    budgets = {cell["method"]: cell["reached"]["budget"] for cell in cells}
+    assert [budgets[name] for name in ("learned@0.02", "learned@0.1", "noise@0.1", "mixup")] == [0.02, 0.1, 0.1, None]
+    assert budgets["learned@steered"] != 0.05
+    assert budgets["noise@steered"] != 0.05
     assert (tmp_path / "budgets.png").exists()
     assert "budgets.png" in (tmp_path / "report.md").read_text()
-    rows = (tmp_path / "logs" / "digits-viewmaker@0.1-0" / "version_0" / "metrics.csv").read_text().splitlines()
+    rows = (tmp_path / "logs" / "digits-learned@0.1-0" / "version_0" / "metrics.csv").read_text().splitlines()
     assert len(rows) > 1
     assert "loss" in rows[0].split(",")
 
@@ -366,13 +411,13 @@ def test_controller_and_paper_options(tmp_path, monkeypatch):
         training=replace(paper.training, encoder="small", epochs=1, batch=8, difficulty=0.3),
     )
     monkeypatch.setitem(multitask_image.PRESETS, "paper", small)
-    methods = ["viewmaker", "viewmaker@0.02"]
+    methods = ["learned", "learned@0.02"]
     arguments = ["--preset", "paper", "--overlays", "shapes", "--methods", *methods, "--seeds", "1"]
     multitask_image.main([*arguments, "--workers", "1", "--max-steps", "3", "--out", str(tmp_path)])
-    cell = json.loads((tmp_path / "cells" / "shapes-viewmaker-0.json").read_text())["cell"]
-    assert cell["budget"] != 0.05
-    fixed = json.loads((tmp_path / "cells" / "shapes-viewmaker@0.02-0.json").read_text())["cell"]
-    assert fixed["budget"] == 0.02
+    cell = json.loads((tmp_path / "cells" / "shapes-learned-0.json").read_text())["cell"]
+    assert cell["reached"]["budget"] != 0.05
+    fixed = json.loads((tmp_path / "cells" / "shapes-learned@0.02-0.json").read_text())["cell"]
+    assert fixed["reached"]["budget"] == 0.02
     assert set(cell["prepool"]) == set(cell["on_views"]) == {"background", "overlay"}
     head = "| photo | overlay | mean | photo, map | overlay, map | mean, map | photo, views in probe |"
     assert head in (tmp_path / "report.md").read_text()
@@ -403,7 +448,7 @@ def test_estimate(tmp_path, capsys):
         [*QUICK, "--methods", "none", "viewmaker", "--seeds", "2", "--estimate", "--out", str(tmp_path / "o")]
     )
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines[1:3]] == [["digits", "none"], ["digits", "viewmaker"]]
+    assert [line.split()[:2] for line in lines[1:3]] == [["digits", "none"], ["digits", "learned"]]
     hours = [float(line.split()[2]) * int(line.split()[3]) / 3.6e6 for line in lines[1:3]]
     assert float(lines[3].split()[0]) == pytest.approx(2 * sum(hours), abs=0.06)
     assert "GiB" in lines[3]

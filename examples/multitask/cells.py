@@ -1,12 +1,13 @@
 """The results of a grid of multi-task experiments: one cell of a data set, a method and a seed each."""
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from viewaug.examples.multitask.experiment import Experiment
-from viewaug.examples.multitask.methods import split
+from viewaug.examples.multitask.methods import modern
 
 from viewaug.comparison.grid import read_json
 
@@ -22,26 +23,51 @@ def read_cells(experiment: Experiment, out: Path) -> tuple[list[dict[str, Any]],
     files = sorted((out / "cells").glob("*.json"))
     if not files:
         raise FileNotFoundError(f"Expected results in {out / 'cells'}, but found none.")
-    found = [read_json(file) for file in files]
-    order = list(experiment.methods)
-    cells = [file["cell"] for file in found]
-    cells.sort(key=lambda cell: (order.index(split(cell["method"])[0]), cell["method"], cell["seed"]))
-    return cells, found[0]["settings"]
+    order = {name: k for k, name in enumerate(experiment.methods)}
+
+    def place(cell: Cell) -> tuple[int, str, int]:
+        return order.get(re.split("[:@]", cell["method"])[0], len(order)), cell["method"], cell["seed"]
+
+    return sorted(map(read_cell, files), key=place), read_json(files[0])["settings"]
 
 
-def means(cells: Sequence[Cell], features: str = "accuracy") -> list[float]:
-    """Return each cell's mean accuracy over its tasks; with ``"prepool"``, of features before they are pooled."""
-    return [statistics.mean(cell[features].values()) for cell in cells]
+def cell_names(experiment: Experiment, out: Path) -> dict[tuple[Any, ...], str]:
+    """Return the names of the files in a folder by data set, method and seed; those of older cells are former names."""
+    cells = {file.stem: read_cell(file) for file in (out / "cells").glob("*.json")}
+    return {tuple(map(cell.get, (experiment.group, "method", "seed"))): name for name, cell in cells.items()}
+
+
+def read_cell(file: Path) -> dict[str, Any]:
+    """Return the cell in a file, in today's terms if it is an older one."""
+    found = read_json(file)
+    cell: dict[str, Any] = found["cell"]
+    if "accuracy" in cell:
+        cell["method"] = modern(cell["method"])
+        cell["reached"] = {name: cell.pop(name) for name in ("budget", "strength") if name in cell}
+        cell["seconds"] = cell.pop("cpu_seconds")
+        cell["validation" if found["settings"].get("validation") else "test"] = cell.pop("accuracy")
+    return cell
+
+
+def accuracy(cell: Cell) -> dict[str, float]:
+    """Return the accuracy by task: of the test, or where settings are chosen, in validation."""
+    found: dict[str, float] = cell["test"] if "test" in cell else cell["validation"]
+    return found
+
+
+def means(cells: Sequence[Cell]) -> list[float]:
+    """Return each cell's mean accuracy over its tasks."""
+    return [statistics.mean(accuracy(cell).values()) for cell in cells]
 
 
 def minutes(cells: Sequence[Cell]) -> float:
     """Return the mean CPU time of training, in minutes."""
-    return statistics.mean(cell["cpu_seconds"] for cell in cells) / 60
+    return statistics.mean(cell["seconds"] for cell in cells) / 60
 
 
 def tasks_of(experiment: Experiment, cell: Cell) -> dict[str, str]:
     """Return the tasks of a cell, and what to call them."""
-    return {task: title for task, title in experiment.tasks.items() if task in cell["accuracy"]}
+    return {task: title for task, title in experiment.tasks.items() if task in accuracy(cell)}
 
 
 def group_by(cells: Sequence[Cell], key: str, order: Sequence[str] = ()) -> dict[str, list[Cell]]:

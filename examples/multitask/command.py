@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from viewaug.examples.multitask.cells import read_cells
+from viewaug.examples.multitask.cells import cell_names, read_cells
 from viewaug.examples.multitask.destruction import draw_destruction
 from viewaug.examples.multitask.engine import price, run_cell
 from viewaug.examples.multitask.experiment import Experiment, cell_name
-from viewaug.examples.multitask.methods import parse
+from viewaug.examples.multitask.methods import modern
 from viewaug.examples.multitask.report import write_report
 
 from viewaug._files import sha256
@@ -42,8 +42,9 @@ def main(experiment: Experiment, description: str, sources: Mapping[str, str], a
         return
     if options.action == "run":
         seeds = options.seeds or (1 if quick else 3)
+        former = cell_names(experiment, options.out)
         cells = {
-            cell_name(group, method, seed): (
+            former.get((group, method, seed)) or cell_name(group, method, seed): (
                 experiment,
                 group,
                 method,
@@ -119,10 +120,11 @@ def _parser(
     parser.add_argument(
         "--methods",
         nargs="+",
-        default=experiment.default_methods,
+        type=modern,
+        default=experiment.methods,
         metavar="METHOD",
-        help=f"{', '.join(experiment.methods)}; also viewmaker:colour+warp, viewmaker:random, "
-        "noise@0.1, viewmaker@steered",
+        help=f"{', '.join(dict.fromkeys([*experiment.methods, *experiment.variants]))}, and others of viewaug compare, "
+        "as learned:colour+warp, random:mix; a budget may follow, as noise@0.1, or a controller, learned@steered",
     )
     parser.add_argument("--seeds", type=positive(int), help="number of seeds, 0 to N-1; default 3, or 1 if quick")
     parser.add_argument("--epochs", type=positive(int))
@@ -165,7 +167,7 @@ def _settings(
     settings = replace(settings, training=training, validation=options.validation, **places, **wanted)
     try:
         for method in options.methods:
-            parse(method, experiment.methods)
+            experiment.parse(method)
         if options.action == "run" or places:
             experiment.check(settings)
     except (ImportError, OSError, TypeError, ValueError) as error:

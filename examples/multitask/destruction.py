@@ -1,13 +1,14 @@
 """What the views of each method look like, and which labels they destroy, for the cells of a grid."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from viewaug.examples.multitask.experiment import Experiment, cell_name, probe_file, viewmaker_file
-from viewaug.examples.multitask.methods import Method, parse
+from viewaug.examples.multitask.methods import Variant
 
 import viewaug
 from viewaug._files import replacing
@@ -41,7 +42,7 @@ def draw_destruction(
             makers[name] = lambda x, make=make: experiment.as_seen(group, settings, make(x))
         elif (out / "cells" / f"{cell_name(group, name, seed)}.json").exists():
             return
-    data = experiment.data(group, Method(), settings, 0, train=False)
+    data = experiment.data(group, Variant(), settings, 0, train=False)
     batch = data.__getitems__(range(min(inputs, len(data))))
     x = batch["views"][0]
     labels = {task: batch[task] for task in experiment.tasks if task in batch and (batch[task] >= 0).any()}
@@ -60,7 +61,7 @@ def draw_destruction(
     of_learned, of_handmade = (load_probe(file, trust=True) for file in files)  # written by the grid
     found: dict[str, dict[str, Tensor]] = {}
     for name, make in makers.items():
-        scorer = of_learned if parse(name, experiment.methods).learned else of_handmade
+        scorer = of_learned if experiment.parse(name)[0].learns else of_handmade
         any_label = {task: label.clamp(min=0) for task, label in labels.items()}
         rounds = [correct_probability(scorer, make(x), any_label) for _ in range(views)]
         found[name] = {
@@ -83,12 +84,10 @@ def _first_seed(experiment: Experiment, group: str, out: Path) -> int:
 def _maker(
     experiment: Experiment, group: str, name: str, seed: int, settings: Any, out: Path
 ) -> Callable[[Tensor], Tensor] | None:
-    method = parse(name, experiment.methods)
-    first = experiment.augment(group, method, settings, settings.training.budget) or torch.nn.Identity()
-    if not method.learned:
-        return first
+    views = experiment.views(group, *experiment.parse(name), settings)
+    if views.viewmaker is None:
+        return views
     file = viewmaker_file(out, cell_name(group, name, seed))
     if not file.exists():
         return None
-    viewmaker = viewaug.load(file).requires_grad_(False)
-    return lambda x: viewmaker(first(x))
+    return replace(views, viewmaker=viewaug.load(file).requires_grad_(False))

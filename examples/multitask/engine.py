@@ -2,7 +2,6 @@
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -11,23 +10,17 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from viewaug.adapters.lightning import ViewmakerCallback
 from viewaug.examples.multitask.experiment import Experiment, cell_name, probe_file, viewmaker_file
-from viewaug.examples.multitask.methods import Method, parse
+from viewaug.examples.multitask.methods import Variant
 from viewaug.examples.multitask.pairs import Part
 from viewaug.examples.multitask.turns import InTurns
 
 import viewaug
+from viewaug.comparison.cells import encode, fit_heads, outcome
 from viewaug.comparison.grid import held_out_tenth, tick
 from viewaug.comparison.objectives import objective
 from viewaug.comparison.schedules import warmed_cosine
-from viewaug.comparison.training import (
-    Clock,
-    Log,
-    Pretraining,
-    epoch_loader,
-    fit,
-    quiet_trainer,
-    viewmaker_callback,
-)
+from viewaug.comparison.training import Clock, Log, Pretraining, epoch_loader, fit, quiet_trainer, viewmaker_callback
+from viewaug.comparison.views import Method, Views
 from viewaug.probes import Probe, save_probe
 
 _TIMED = 8  # steps, of which the first two do not count
@@ -49,7 +42,7 @@ def run_cell(
         ValueError: if there is not a whole batch of data.
     """
     run = prepare(experiment, group, name, seed, settings)
-    module, train, test, viewmaker = run.module, run.train, run.test, run.viewmaker
+    module, train, test, viewmaker = run.module, run.train, run.test, run.views.viewmaker
     tasks = tuple(experiment.tasks)
     test_batch = _first(test)
 
@@ -72,7 +65,8 @@ def run_cell(
         max_steps=max_steps,
     )
     fitted, accuracy = probe(module.encoder, train, test_batch, tasks)
-    cell: dict[str, Any] = {experiment.group: group, "method": name, "seed": seed, "accuracy": accuracy}
+    cell: dict[str, Any] = {experiment.group: group, "method": name, "strength": run.method.strength, "seed": seed}
+    cell["validation" if settings.validation else "test"] = accuracy
     if name in experiment.scorers:
         save_probe(fitted, probe_file(out, label), experiment.as_seen(group, settings, test_batch["views"][0][:2]))
     if settings.prepool:
@@ -80,23 +74,21 @@ def run_cell(
             _prepool(cast(nn.Sequential, module.encoder)), train, test_batch, tasks, count=settings.prepool
         )[1]
     if settings.views_in_probe:
-        views = _views(run.augment, viewmaker)
-        cell["on_views"] = probe(module.encoder, train, test_batch, tasks, views=views)[1]
+        cell["on_views"] = probe(module.encoder, train, test_batch, tasks, views=run.views)[1]
     if viewmaker is not None:
         viewaug.save(viewmaker.cpu(), viewmaker_file(out, label))
-        cell["budget"], cell["strength"] = viewmaker.budget, viewmaker.strength
-    return {**cell, "loss": log.curve[-1]["loss"], "cpu_seconds": round(log.seconds, 1), "curve": log.curve}
+    return cell | outcome(log.curve[-1]["loss"], log.seconds, viewmaker, log.curve)
 
 
 class Run(NamedTuple):
     """What a cell trains, and on what."""
 
+    method: Method
     module: Pretraining
     train: Any
     test: Any
-    viewmaker: viewaug.Viewmaker | None
+    views: Views
     callback: ViewmakerCallback | None
-    augment: Callable[[Tensor], Tensor] | None
 
 
 def prepare(experiment: Experiment, group: str, name: str, seed: int, settings: Any) -> Run:
@@ -105,25 +97,23 @@ def prepare(experiment: Experiment, group: str, name: str, seed: int, settings: 
     Raises:
         ValueError: if there is not a whole batch of data.
     """
-    method = parse(name, experiment.methods)
-    options = replace(settings.training, budget=method.budget or settings.training.budget)
-    train, test = splits(experiment, group, method, settings, seed)
+    method, variant = experiment.parse(name)
+    options = settings.training
+    train, test = splits(experiment, group, variant, settings, seed)
     if len(train) < options.batch:
         raise ValueError(f"Expected `batch` to be at most {len(train)}, as many as there are, but got {options.batch}.")
     torch.manual_seed(seed)
     encoder, features = experiment.encoder(group, settings)
-    augment = experiment.augment(group, method, settings, options.budget)
-    viewmaker = experiment.viewmaker(method, options.budget) if method.learned else None
-    callback = None
-    if viewmaker is not None and method.protocol == "turns":
+    views, callback = experiment.views(group, method, variant, settings), None
+    viewmaker = views.viewmaker
+    if viewmaker is not None and variant.in_turns:
         module: Pretraining = InTurns(encoder, features, options, viewmaker, seed)
     else:
         contrastive = objective("simclr", encoder, features, options.temperature, width=128)
-        module = Pretraining(contrastive, options, augment, seed)
+        module = Pretraining(contrastive, options, views.augment, seed)
         if viewmaker is not None:
-            steered = method.steered or (
-                options.difficulty is not None and method.budget is None and viewmaker.budget is not None
-            )
+            free = method.learns and method.strength is None and viewmaker.budget is not None
+            steered = variant.steered or (free and options.difficulty is not None)
             steps = max(1, options.epochs * (len(train) // options.batch))
             callback = viewmaker_callback(
                 viewmaker,
@@ -134,7 +124,7 @@ def prepare(experiment: Experiment, group: str, name: str, seed: int, settings: 
                 unrelated=contrastive.unrelated(options.batch),
             )
     module = module.to(memory_format=torch.channels_last)
-    return Run(module, train, test, viewmaker, callback, augment)
+    return Run(method, module, train, test, views, callback)
 
 
 def price(experiment: Experiment, group: str, name: str, settings: Any, accelerator: str) -> tuple[float, int]:
@@ -148,11 +138,11 @@ def price(experiment: Experiment, group: str, name: str, settings: Any, accelera
     return statistics.median(clock.prices[2:]), options.epochs * (len(run.train) // options.batch)
 
 
-def splits(experiment: Experiment, group: str, method: Method, settings: Any, seed: int) -> tuple[Any, Any]:
+def splits(experiment: Experiment, group: str, variant: Variant, settings: Any, seed: int) -> tuple[Any, Any]:
     """Return what to train on, and what probes score: the test split, or a tenth of the training inputs."""
-    train = experiment.data(group, method, settings, seed, train=True)
+    train = experiment.data(group, variant, settings, seed, train=True)
     if not settings.validation:
-        return train, experiment.data(group, method, settings, seed, train=False)
+        return train, experiment.data(group, variant, settings, seed, train=False)
     held_out = held_out_tenth(len(train))
     rest, tenth = (Part(train, which.nonzero().flatten().tolist()) for which in (~held_out, held_out))
     return rest, tenth
@@ -178,22 +168,14 @@ def probe(
         count: how many training inputs to use; None for all.
         views: makes views of a batch of training inputs; None for clean ones.
     """
-    from threadpoolctl import threadpool_limits
-
-    batch = _first(train, count)
-    labels: dict[str, Tensor] = {task: batch[task] for task in tasks if task in batch}
-    device = next(encoder.parameters()).device
-    x = batch["views"][0].to(device)
+    batch, device = _first(train, count), next(encoder.parameters()).device
+    x = batch["views"][0]
     if views is not None:
-        x = torch.cat([views(part) for part in x.split(250)])
-    with threadpool_limits(1):  # each worker has a core
-        fitted = Probe.fit(encoder, x, labels, batch=250)
-    accuracy = {}
-    for task in labels:
-        counts = test[task] >= 0
-        found = fitted.accuracy(test["views"][0][counts].to(device), {task: test[task][counts]}, batch=250)
-        accuracy[task] = 100 * found[task]
-    return fitted, accuracy
+        x = torch.cat([views(part.to(device)) for part in x.split(250)])
+    encoder.eval()
+    z, seen = (encode(encoder, part, device) for part in (x, test["views"][0]))
+    heads, (accuracy,) = fit_heads((z, {task: batch[task] for task in tasks if task in batch}), (seen, test))
+    return Probe(encoder, heads), accuracy
 
 
 @torch.no_grad()
@@ -215,26 +197,17 @@ def nearest(
     batch, device = _first(train, count), next(encoder.parameters()).device
     encoder.eval()
     bank, features = (
-        nn.functional.normalize(torch.cat([encoder(part.to(device)).float() for part in x.split(250)]), dim=1)
-        for x in (batch["views"][0], test["views"][0])
+        nn.functional.normalize(encode(encoder, x, device), dim=1) for x in (batch["views"][0], test["views"][0])
     )
     found = {}
     for task in tasks:
         known, counts = batch[task] >= 0, test[task] >= 0
-        labels = batch[task][known].to(device)
+        labels = batch[task][known]
         k = min(neighbours, len(labels))
         guess = knn_predict(features[counts], bank[known].T, labels, int(labels.max()) + 1, knn_k=k)[:, 0]
-        right = (guess.cpu() == test[task][counts]).float().mean()
+        right = (guess == test[task][counts]).float().mean()
         found[f"{task} by neighbours"] = 100 * right.item()
     return found
-
-
-def _views(augment: Any, viewmaker: viewaug.Viewmaker | None) -> Callable[[Tensor], Tensor]:
-    def make(x: Tensor) -> Tensor:
-        x = augment(x) if augment is not None else x
-        return viewmaker(x) if viewmaker is not None else x
-
-    return make
 
 
 def _prepool(encoder: nn.Sequential) -> nn.Module:

@@ -1,16 +1,19 @@
 """What an experiment on several tasks consists of; those on images and on audio fill it in."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
-from viewaug.examples.multitask.methods import Method
+from viewaug.examples.multitask.methods import Variant, modern
+from viewaug.examples.multitask.turns import original_viewmaker
 
-import viewaug
+from viewaug.comparison.cells import file_name
 from viewaug.comparison.training import Training
+from viewaug.comparison.views import REFERENCES, Kind, Method, Views, parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +39,9 @@ class Experiment(ABC):
     group: ClassVar[str]  # what the data sets are called: "overlay", ...
     groups: ClassVar[Sequence[str]]
     tasks: ClassVar[Mapping[str, str]]  # the labels in batches, and what to call them
-    methods: ClassVar[Mapping[str, Method]]
-    default_methods: ClassVar[Sequence[str]]
+    methods: ClassVar[Sequence[str]]  # that are run unless the user says, in the order of tables
+    own: ClassVar[dict[str, str]]  # paths of functions by hand, by their names
+    variants: ClassVar[Mapping[str, tuple[str, Variant]]]  # the views, and what there is beside them, by names
     scorers: ClassVar[tuple[str, str]]  # whose probes score learned views, and those by hand
     drawn: ClassVar[Sequence[str]]  # the methods in figures of views
     value_range: ClassVar[tuple[float, float] | None]
@@ -53,21 +57,54 @@ class Experiment(ABC):
     def check(self, settings: Any) -> None:
         """Raise an error if the sources of data in the settings cannot be read."""
 
+    def parse(self, name: str) -> tuple[Method, Variant]:
+        """Return the views of a method, and what there is beside them.
+
+        Args:
+            name: as of :func:`viewaug.comparison.views.parse`, or in `variants`, or of an older version. A budget
+                may follow, as in ``noise@0.1`` and ``learned:warp@0.1``, or ``@steered`` for a controller.
+
+        Raises:
+            ValueError: if there is no such method, or not for pairs of views.
+        """
+        plain = modern(name).removesuffix("@steered")
+        base = re.split("[:@]", plain)[0]
+        views, variant = self.variants.get(base, (base, Variant()))
+        variant = replace(variant, steered=plain != modern(name))
+        method = parse(views + plain.removeprefix(base), self.kind(self.presets()["quick"], variant), self.own)
+        if method.maker in ("hard", *REFERENCES):
+            raise ValueError(f"Expected a method that makes a pair of views, but got {name!r}.")
+        if variant.in_turns and (method.kinds or variant.steered):
+            raise ValueError(f"Expected the original's own views after {base}, but got {name!r}.")
+        if variant.steered and method.maker not in ("random", "learned"):
+            raise ValueError(f"Expected random or learned views before @steered, but got {name!r}.")
+        return method, variant
+
     @abstractmethod
-    def data(self, group: str, method: Method, settings: Any, seed: int, *, train: bool) -> Any:
+    def kind(self, settings: Any, variant: Variant) -> Kind:
+        """Return what views are made of."""
+
+    @abstractmethod
+    def data(self, group: str, variant: Variant, settings: Any, seed: int, *, train: bool) -> Any:
         """Return a data set of dictionaries with two ``views`` and labels, -1 where a label does not count."""
 
     @abstractmethod
     def encoder(self, group: str, settings: Any) -> tuple[nn.Sequential, int]:
         """Return a front end and a network of timm's, in a sequence, and its number of features."""
 
-    @abstractmethod
-    def augment(self, group: str, method: Method, settings: Any, budget: float) -> Callable[[Tensor], Tensor] | None:
-        """Return what a batch goes through before a viewmaker, if any, and the encoder take it."""
+    def views(self, group: str, method: Method, variant: Variant, settings: Any) -> Views:
+        """Build the views of a method, new, of a fixed budget."""
+        kind, budget = self.kind(settings, variant), method.strength or settings.training.budget
+        if variant.in_turns:
+            return Views(viewmaker=original_viewmaker(kind.channels, budget))
+        views = method.views(kind, method.strength, contrastive=False)
+        if method.maker in ("random", "learned") and views.viewmaker and views.viewmaker.budget:
+            views.viewmaker.budget = budget
+        return replace(views, augment=self.augment(group, method, views, settings))
 
-    @abstractmethod
-    def viewmaker(self, method: Method, budget: float) -> viewaug.Viewmaker:
-        """Return a new viewmaker."""
+    def augment(self, group: str, method: Method, views: Views, settings: Any) -> Callable[[Tensor], Tensor] | None:
+        """Return what a batch goes through before a viewmaker, if any, and the encoder take it."""
+        return views.augment
 
     def as_seen(self, group: str, settings: Any, x: Tensor) -> Tensor:
         """Return inputs as figures show them and probes in files take them."""
@@ -76,7 +113,7 @@ class Experiment(ABC):
 
 def cell_name(group: str, method: str, seed: int) -> str:
     """Return the name of a cell's files."""
-    return f"{group}-{method.replace(':', '=')}-{seed}"
+    return f"{group}-{file_name(method)}-{seed}"
 
 
 def viewmaker_file(out: Path, cell: str) -> Path:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
-from viewaug.examples.multitask.cells import Cell, group_by, means, minutes, tasks_of
+from viewaug.examples.multitask.cells import Cell, accuracy, group_by, means, minutes, tasks_of
 from viewaug.examples.multitask.experiment import Experiment
-from viewaug.examples.multitask.methods import split
 
 from viewaug._files import replacing
 
@@ -35,7 +34,7 @@ def draw_curves(experiment: Experiment, cells: Sequence[Cell], file: Path) -> No
                 axis.plot(
                     times, [statistics.mean(row[task] for row in same) for same in rows], ".", label=method, **style
                 )
-                axis.plot(minutes(found), statistics.mean(cell["accuracy"][task] for cell in found), cross, **style)
+                axis.plot(minutes(found), statistics.mean(accuracy(cell)[task] for cell in found), cross, **style)
         for axis, title in zip(line, tasks.values(), strict=False):
             axis.set_ylabel(f"{group}: {title}, %", fontsize=8)
             axis.tick_params(labelsize=7)
@@ -61,22 +60,22 @@ def draw_budgets(experiment: Experiment, cells: Sequence[Cell], file: Path, *, s
         group: [cell for cell in mine if _kind_of_budget(cell, steered=steered) == "fixed"]
         for group, mine in group_by(cells, experiment.group, experiment.groups).items()
     }
-    swept = {group: mine for group, mine in swept.items() if len({cell["budget"] for cell in mine}) > 1}
+    swept = {group: mine for group, mine in swept.items() if len(set(map(_budget, mine))) > 1}
     if not swept:
         return False
     figure = Figure(figsize=(2.8 * len(swept), 2.8), layout="constrained")
     for axis, (group, mine) in zip(figure.subplots(1, len(swept), squeeze=False)[0], swept.items(), strict=True):
         free = [c for c in cells if c[experiment.group] == group and _kind_of_budget(c, steered=steered) == "steered"]
-        budgets = sorted({cell["budget"] for cell in mine})
+        budgets = sorted(set(map(_budget, mine)))
         of_free = _scores(experiment, free)
         for k, (title, scores) in enumerate(_scores(experiment, mine).items()):
-            at = {x: [y for y, cell in zip(scores, mine, strict=True) if cell["budget"] == x] for x in budgets}
+            at = {x: [y for y, cell in zip(scores, mine, strict=True) if _budget(cell) == x] for x in budgets}
             color = "k" if title == "mean" else f"C{k}"
             axis.plot(
                 budgets, [statistics.mean(found) for found in at.values()], color=color, linewidth=0.9, label=title
             )
-            axis.plot([cell["budget"] for cell in mine], scores, ".", color=color, markersize=4)
-            axis.plot([cell["budget"] for cell in free], of_free.get(title, []), "*", color=color)
+            axis.plot(list(map(_budget, mine)), scores, ".", color=color, markersize=4)
+            axis.plot(list(map(_budget, free)), of_free.get(title, []), "*", color=color)
         axis.set(xscale="log", xlabel="budget", ylabel="accuracy, %", title=group)
         axis.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
         axis.xaxis.set_minor_locator(NullLocator())
@@ -89,13 +88,19 @@ def draw_budgets(experiment: Experiment, cells: Sequence[Cell], file: Path, *, s
 def _scores(experiment: Experiment, cells: Sequence[Cell]) -> dict[str, list[float]]:
     """Return the accuracies of cells by what to call them, and their means."""
     tasks = tasks_of(experiment, cells[0]) if cells else {}
-    scores = {title: [cell["accuracy"][task] for cell in cells] for task, title in tasks.items()}
+    scores = {title: [accuracy(cell)[task] for cell in cells] for task, title in tasks.items()}
     return scores | {"mean": means(cells)} if len(tasks) > 1 else scores
 
 
+def _budget(cell: Cell) -> float:
+    """Return the budget at the end."""
+    budget: float = cell["reached"]["budget"]
+    return budget
+
+
 def _kind_of_budget(cell: Cell, *, steered: bool) -> str:
-    """Return whether a plain viewmaker's budget was fixed or steered; of other methods, nothing."""
-    base, kind, budget = split(cell["method"])
-    if base != "viewmaker" or kind:
+    """Return whether the budget of views that are plainly learned was fixed or steered; of other methods, nothing."""
+    base, _, budget = cell["method"].partition("@")
+    if base != "learned":
         return ""
     return "steered" if budget == "steered" or (steered and not budget) else "fixed"

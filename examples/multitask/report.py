@@ -1,21 +1,21 @@
 """The report of a grid of multi-task experiments: tables beside the paper's, figures, and departures from it."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from viewaug.examples.multitask.cells import Cell, group_by, means, minutes, read_cells, tasks_of
+from viewaug.examples.multitask.cells import Cell, group_by, means, minutes, read_cell, read_cells, tasks_of
 from viewaug.examples.multitask.experiment import Experiment
 from viewaug.examples.multitask.figures import draw_budgets, draw_curves
-from viewaug.examples.multitask.methods import parse
 
 from viewaug._files import replacing
 from viewaug._markdown import markdown_table
 from viewaug.comparison.grid import read_json
 from viewaug.comparison.verdict import with_interval
 
-FEATURES = {"accuracy": "", "prepool": ", map", "on_views": ", views in probe"}  # and what columns add to a task's name
+# And what columns add to a task's name; either test or validation.
+FEATURES = {"test": "", "validation": "", "prepool": ", map", "on_views": ", views in probe"}
 
 
 def report(experiment: Experiment, cells: Sequence[Cell], *, validation: bool = False) -> str:
@@ -32,7 +32,7 @@ def report(experiment: Experiment, cells: Sequence[Cell], *, validation: bool = 
         rows = []
         for method, found in group_by(mine, "method").items():
             paper = experiment.paper.get((group, method), {})
-            row = {"views": method, **_columns(found, tasks, FEATURES)}
+            row = {"views": method, **_columns(found, tasks)}
             row |= {f"paper: {title}": f"{paper[task]:.1f}" if task in paper else "" for task, title in known.items()}
             rows.append(row)
         parts += [f"## {group}", _table(rows)]
@@ -52,7 +52,7 @@ def comparison(experiment: Experiment, cells: Sequence[Cell]) -> str:
         able.sort(key=lambda found: statistics.mean(means(found)), reverse=True)
         best: dict[bool, list[Cell]] = {}
         for found in able:
-            best.setdefault(parse(found[0]["method"], experiment.methods).learned, found)
+            best.setdefault(experiment.parse(found[0]["method"])[0].learns, found)
         if len(best) < 2:
             continue
         by_seed = {
@@ -86,11 +86,11 @@ def papers(experiment: Experiment) -> str:
 
 def trials(experiment: Experiment, out: Path) -> str:
     """Return a table of the runs with other settings that are kept in a folder, each with a note that says which."""
-    found = [read_json(file) for file in sorted((out / "trials").glob("*.json"))]
-    cells = [{**file["cell"], "note": file["note"]} for file in found]
+    files = sorted((out / "trials").glob("*.json"))
+    cells = [{**read_cell(file), "note": read_json(file)["note"]} for file in files]
     rows = [
         {"data": group, "views": method, "what was different": note}
-        | _columns(same, tasks_of(experiment, same[0]), {"accuracy": ""})
+        | _columns(same, tasks_of(experiment, same[0]), ("test", "validation"))
         for group, mine in group_by(cells, experiment.group, experiment.groups).items()
         for note, alike in group_by(mine, "note").items()
         for method, same in group_by(alike, "method").items()
@@ -98,18 +98,18 @@ def trials(experiment: Experiment, out: Path) -> str:
     return _table(rows, names=3)
 
 
-def _columns(cells: Sequence[Cell], tasks: Mapping[str, str], features: Mapping[str, str]) -> dict[str, str]:
+def _columns(cells: Sequence[Cell], tasks: Mapping[str, str], features: Iterable[str] = FEATURES) -> dict[str, str]:
     """Return what a table says of runs that differ in their seeds, by the heads of its columns."""
     columns = {"seeds": str(len(cells))}
-    for name, suffix in features.items():
-        if name in cells[0]:
-            columns |= {
-                title + suffix: with_interval([cell[name][task] for cell in cells]) for task, title in tasks.items()
-            }
-            if len(tasks) > 1:
-                columns["mean" + suffix] = with_interval(means(cells, name))
-    columns["loss"] = f"{statistics.mean(cell['loss'] for cell in cells):.2f}"
-    budgets = [cell["budget"] for cell in cells if cell.get("budget") is not None]
+    for name in (name for name in features if name in cells[0]):
+        columns |= {
+            title + FEATURES[name]: with_interval([cell[name][task] for cell in cells]) for task, title in tasks.items()
+        }
+        if len(tasks) > 1:
+            columns["mean" + FEATURES[name]] = with_interval([statistics.mean(cell[name].values()) for cell in cells])
+    losses = [cell["loss"] for cell in cells if cell["loss"] is not None]  # of those that did not diverge
+    columns["loss"] = f"{statistics.mean(losses):.2f}" if losses else ""
+    budgets = [cell["reached"]["budget"] for cell in cells if cell["reached"].get("budget") is not None]
     columns["budget"] = f"{statistics.mean(budgets):.3f}" if budgets else ""
     return {**columns, "CPU minutes": f"{minutes(cells):.1f}"}
 

@@ -40,6 +40,12 @@ class InTurns(Pretraining):
         return [sgd, torch.optim.Adam(self.viewmaker.parameters(), lr=options.viewmaker_lr)]
 
 
+def original_viewmaker(channels: int, budget: float) -> viewaug.Viewmaker:
+    """Return the network of the papers, without a clamp."""
+    options: dict[str, Any] = {"constraint": "rescale", "value_range": None}
+    return viewaug.Viewmaker(channels, budget=budget, generator="reference", **options)
+
+
 def original_loss(z0: Tensor, z1: Tensor, temperature: float) -> Tensor:
     """Return the loss of the papers' code: anchors are first views alone, and each is among its own negatives.
 

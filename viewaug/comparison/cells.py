@@ -3,7 +3,7 @@
 import functools
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from viewaug import save
+from viewaug import Viewmaker, save
 from viewaug.comparison.arrays import TEST, TRAIN, UNKNOWN, VALIDATION, Arrays, read_arrays
 from viewaug.comparison.encoders import build_encoder
 from viewaug.comparison.objectives import Objective, Supervised, objective
@@ -23,6 +23,7 @@ from viewaug.comparison.training import Clock, Pretraining, Training, quiet_trai
 from viewaug.comparison.views import Kind, Method, Views
 from viewaug.probes import Probe, save_probe
 
+Known = tuple[Tensor, Mapping[str, Tensor]]  # features, and by label's name what is known of them
 _LOOK = 1000  # samples that proxies and curves look at
 _TIMED = (3, 8)  # steps before a price is measured, and for it
 
@@ -60,11 +61,17 @@ class Cell(NamedTuple):
     @property
     def name(self) -> str:
         """Of its files."""
-        method = self.method.name.replace(":", "=").replace("/", ",")
+        method = self.method.name
         if self.method.strength is not None:
             method = method.rpartition("@")[0]
         strength = "" if self.strength is None else f"@{self.strength:g}"
-        return f"{self.encoder.replace(':', '=')}-{method}{strength}-{self.seed if self.final else 'trial'}"
+        name = f"{self.encoder}-{method}{strength}-{self.seed if self.final else 'trial'}"
+        return file_name(name)
+
+
+def file_name(name: str) -> str:
+    """Return what a name is in those of files."""
+    return name.replace(":", "=").replace("/", ",")
 
 
 def kind_of(arrays: Arrays) -> Kind:
@@ -84,7 +91,6 @@ def run_cell(
     scores, fitted = probe(encoder, arrays, settings, (VALIDATION, TEST), device)
     if probes and fitted is not None and cell.final and cell.seed == 0:
         save_probe(fitted, out / "probes" / f"{cell.name}.pt2", arrays.take(arrays.where(TEST)[:2]))
-    viewmaker = trained.views.viewmaker
     return {
         "method": cell.method.name,
         "strength": cell.strength,
@@ -92,13 +98,20 @@ def run_cell(
         "seed": cell.seed,
         "trial": not cell.final,
         "steps": cell.steps,
-        "seconds": round(trained.seconds, 2),
         "validation": scores[VALIDATION],
         "test": scores[TEST],
         "proxies": proxies(encoder, trained.views, arrays, device) if cell.final else {},
-        "loss": trained.loss if math.isfinite(trained.loss) else None,
+        **outcome(trained.loss, trained.seconds, trained.views.viewmaker, trained.curve),
+    }
+
+
+def outcome(loss: float, seconds: float, viewmaker: Viewmaker | None, curve: list[dict[str, float]]) -> dict[str, Any]:
+    """Return what every cell says of its training."""
+    return {
+        "loss": loss if math.isfinite(loss) else None,
+        "seconds": round(seconds, 2),
         "reached": {} if viewmaker is None else {"budget": viewmaker.budget, "strength": viewmaker.strength},
-        "curve": trained.curve,
+        "curve": curve,
     }
 
 
@@ -168,9 +181,9 @@ def encoder_for(name: str, arrays: Arrays) -> tuple[nn.Module, int]:
 
 @torch.no_grad()
 def features(encoder: nn.Module, arrays: Arrays, places: Tensor, device: str, batch: int = 256) -> Tensor:
-    """Return the features of some inputs, ``(N, F)``, on the CPU; of a network that diverged, which know nothing, 0."""
+    """Return the features of the inputs at some places."""
     encoder.eval()
-    return torch.cat([_encode(encoder, arrays.take(part), device) for part in places.split(batch)])
+    return torch.cat([encode(encoder, arrays.take(part), device) for part in places.split(batch)])
 
 
 def probe(
@@ -191,25 +204,32 @@ def probe(
         device: of the encoder.
         count: of how many training samples, at most.
     """
-    from threadpoolctl import threadpool_limits
-
     if not arrays.labels:
         return {part: {} for part in parts}, None
     places = labelled(arrays, settings.labelled if count is None else min(count, settings.labelled or count))
-    z = features(encoder, arrays, places, device)
-    scored = {part: features(encoder, arrays, arrays.where(part), device) for part in parts}
-    found: dict[int, dict[str, float]] = {part: {} for part in parts}
-    heads = {}
-    for task, label in arrays.labels.items():
-        known = label[places] != UNKNOWN
+    train, *scored = (
+        (features(encoder, arrays, some, device), {task: label[some] for task, label in arrays.labels.items()})
+        for some in (places, *map(arrays.where, parts))
+    )
+    heads, found = fit_heads(train, *scored)
+    return dict(zip(parts, found, strict=True)), Probe(encoder, heads)
+
+
+def fit_heads(train: Known, *scored: Known) -> tuple[dict[str, nn.Linear], list[dict[str, float]]]:
+    """Fit linear probes to features; return them and the accuracy of each label elsewhere, in percent."""
+    from threadpoolctl import threadpool_limits
+
+    heads: dict[str, nn.Linear] = {}
+    found: list[dict[str, float]] = [{} for _ in scored]
+    for task, label in train[1].items():
+        known = label != UNKNOWN
         with threadpool_limits(1):  # each worker has a core
-            fitted = Probe.fit(nn.Identity(), z[known], {task: label[places][known]})
-        heads[task] = fitted.heads[0]
-        for part in parts:
-            truth = label[arrays.where(part)]
-            known = truth != UNKNOWN
-            found[part][task] = 100 * fitted.accuracy(scored[part][known], {task: truth[known]})[task]
-    return found, Probe(encoder, heads)  # type: ignore[arg-type]
+            fitted = Probe.fit(nn.Identity(), train[0][known], {task: label[known]})
+        heads[task] = fitted.heads[0]  # type: ignore[assignment]
+        for accuracy, (z, labels) in zip(found, scored, strict=True):
+            known = labels[task] != UNKNOWN
+            accuracy[task] = 100 * fitted.accuracy(z[known], {task: labels[task][known]})[task]
+    return heads, found
 
 
 def labelled(arrays: Arrays, count: int | None) -> Tensor:
@@ -236,8 +256,8 @@ def proxies(encoder: nn.Module, views: Views, arrays: Arrays, device: str) -> di
     side = x.shape[-1] // 2
     torch.manual_seed(0)
     with torch.no_grad():
-        both = [_encode(encoder, _view(views, x), device) for _ in range(2)]
-        halves = [_encode(encoder, part, device) for part in (x[..., :side], x[..., -side:])] if side else None
+        both = [encode(encoder, views(x), device) for _ in range(2)]
+        halves = [encode(encoder, part, device) for part in (x[..., :side], x[..., -side:])] if side else None
     return {
         "alignment": alignment(both[0], both[1]),
         "uniformity": uniformity(clean),
@@ -252,12 +272,8 @@ def accelerator(device: str) -> str:
     return "gpu" if kind == "cuda" else kind
 
 
-def _view(views: Views, x: Tensor) -> Tensor:
-    x = x if views.augment is None else views.augment(x)
-    return x if views.viewmaker is None else views.viewmaker.cpu()(x)
-
-
-def _encode(encoder: nn.Module, x: Tensor, device: str) -> Tensor:
+def encode(encoder: nn.Module, x: Tensor, device: str | torch.device) -> Tensor:
+    """Return the features of inputs, ``(N, F)``, on the CPU; of a network that diverged, which know nothing, 0."""
     return torch.cat([encoder(part.to(device)).float().cpu() for part in x.split(256)]).nan_to_num(0.0, 0.0, 0.0)
 
 

@@ -1,6 +1,7 @@
 """Figures of a comparison: views of each kind, accuracy against time, and against strength."""
 
 import statistics
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -69,6 +70,4 @@ def drawn_view(method: Method, kind: Kind, strength: float | None, viewmaker: Vi
     """Return a view for a figure, always the same: by hand, then by a viewmaker, if there are such."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        augment = method.views(kind, strength).augment
-        view = x if augment is None else augment(x)
-        return view if viewmaker is None else viewmaker(view)
+        return replace(method.views(kind, strength), viewmaker=viewmaker)(x)

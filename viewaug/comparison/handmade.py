@@ -3,10 +3,7 @@
 from collections.abc import Sequence
 
 import kornia.augmentation as K
-import torch
 from torch import Tensor, nn
-
-from viewaug.budget import ValueRange, constrain
 
 
 def simclr_pipeline(size: int | Sequence[int], strength: float = 1.0, *, colour: bool = True) -> nn.Module:
@@ -39,8 +36,3 @@ def simclr_pipeline(size: int | Sequence[int], strength: float = 1.0, *, colour:
 def simclr_views(x: Tensor) -> Tensor:
     """Views of a batch of images by these augmentations, as ``viewaug diagnose --compare`` takes them."""
     return simclr_pipeline(x.shape[2:])(x)
-
-
-def noise_views(x: Tensor, budget: float, value_range: ValueRange = (0.0, 1.0)) -> Tensor:
-    """Views of a batch by uniform noise that spends a budget, as learned views do."""
-    return constrain(x, 2 * torch.rand_like(x) - 1, budget, value_range)

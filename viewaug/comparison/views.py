@@ -9,7 +9,7 @@ from torch import Tensor
 
 from viewaug._imports import import_function
 from viewaug.comparison.expert import EXPERTS, default_expert
-from viewaug.viewmaker import Viewmaker
+from viewaug.viewmaker import Units, Viewmaker
 
 #: Perturbations that go by one name; those that bound themselves have no budget.
 FAMILIES: dict[str, Any] = {
@@ -55,6 +55,7 @@ class Kind(NamedTuple):
     value_range: tuple[float, float] | None
     mean: Sequence[float]
     std: Sequence[float]
+    units: Units = "std"  # of budgets
 
     @property
     def dims(self) -> int:
@@ -77,6 +78,11 @@ class Views:
     viewmaker: Viewmaker | None = None
     count: int = 2
     difficulty: float | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return a view of a batch."""
+        x = x if self.augment is None else self.augment(x)
+        return x if self.viewmaker is None else self.viewmaker(x)
 
 
 @dataclass(frozen=True)
@@ -154,7 +160,7 @@ class Method:
             kind.channels,
             dims=kind.dims,
             budget=_BUDGETS[0],
-            units="std",
+            units=kind.units,
             value_range=kind.value_range,
             generator="fast" if self.learns else "random",
             perturbation=named if len(named) > 1 else named[0] if named else self._default(),
@@ -223,7 +229,7 @@ def parse(name: str, kind: Kind, own: dict[str, str] | None = None) -> Method:
         return Method(name, rest, (own[rest],))
     maker, _, kinds = SHORT.get(rest, rest).partition(":")
     if maker not in MAKERS or (kinds and maker in ("none", *REFERENCES)):
-        known = ", ".join([*MAKERS, *SHORT, *own])
+        known = ", ".join(dict.fromkeys([*MAKERS, *SHORT, *own]))
         raise ValueError(f"Expected a method of {known}, but got {name!r}.")
     method = Method(name, maker, tuple(kinds.split("+")) if kinds else (), _number(name, strength))
     if maker == "expert" and kinds and kinds not in EXPERTS:
