@@ -12,6 +12,7 @@ from viewaug.examples.multitask.cells import means, read_cell
 
 from viewaug._markdown import markdown_table
 from viewaug.comparison import Comparison
+from viewaug.comparison.grid import read_json
 from viewaug.comparison.verdict import interval, with_interval
 from viewaug.comparison.views import REFERENCES
 
