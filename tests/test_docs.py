@@ -165,3 +165,8 @@ def test_site(tmp_path):
 @pytest.mark.parametrize("file", sorted((RESULTS / "families" / "twins").glob("*.json")), ids=lambda file: file.stem)
 def test_tables_of_random_twins_are_the_results_that_are_kept(file):
     assert Comparison.read(file).table in PAGES["docs/evidence/families.md"]
+
+
+@pytest.mark.parametrize("file", sorted((RESULTS / "explain").glob("*.json")), ids=lambda file: file.stem)
+def test_tables_of_recipes_are_the_results_that_are_kept(file):
+    assert Comparison.read(file).table in PAGES["docs/guides/explain.md"]

@@ -1,4 +1,4 @@
-"""The command line: ``viewaug compare | demo | views | info | diagnose | extract | doctor``."""
+"""The command line: ``viewaug compare | demo | views | info | diagnose | explain | distil | extract | doctor``."""
 
 import argparse
 import importlib
@@ -17,6 +17,11 @@ COMMANDS = {
         "viewaug.commands.diagnose",
         "measure which labels the views of a saved viewmaker destroy",
     ),
+    "explain": (
+        "viewaug.commands.explain",
+        "say what a saved viewmaker has learned, in degrees, decibels, shares, ...",
+    ),
+    "distil": ("viewaug.commands.distil", "write the nearest fixed recipe, as Python and YAML, without a network"),
     "extract": ("viewaug.commands.extract", "write the viewmaker in a host's checkpoint to a file of its own"),
     "doctor": ("viewaug.commands.doctor", "print versions, devices and optional packages, and run a self-test"),
     "info": ("viewaug.commands.info", "print a saved viewmaker's configuration, cost and distortion"),

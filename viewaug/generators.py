@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from viewaug._checks import check_choice, check_count, is_number
+from viewaug._shaped import check_ranges, check_spectrum, colour, stretch
 from viewaug.budget import widen
 from viewaug.perturbations import Raw
 from viewaug.perturbations.base import white
@@ -46,6 +47,20 @@ class Generator(nn.Module, ABC):
 class RandomGenerator(Generator):
     """No network: white noise, which a perturbation's random twin turns into a raw output.
 
+    Args:
+        channels: channels of the input.
+        maps: dense maps to make.
+        dims: number of spatial dimensions, 1, 2 or 3.
+        numbers: numbers per sample to make.
+        ranges: for each map, and then for each number, where 90 % of its values lie, ``(low, high)``, as
+            :func:`viewaug.distil` finds it; None for that of white noise, -1.47 to 1.47, from which the values of
+            others are stretched and shifted.
+        spectrum: for each map, how its energy is spread over :data:`viewaug.perturbations.change.BANDS`, from which
+            noise that is not white is filtered; None for white noise.
+
+    Raises:
+        ValueError: if there are not as many `ranges` or spectra, or one is no range or no spectrum.
+
     Shape:
         - x: ``(B, channels, *spatial)``.
         - Output: ``(B, maps, *spatial)`` and ``(B, numbers)``, of independent entries whose tanh is uniform in (-1, 1).
@@ -55,15 +70,33 @@ class RandomGenerator(Generator):
     from_noise = True
     blind = True
 
-    def __init__(self, channels: int, maps: int, dims: int, numbers: int = 0) -> None:
+    def __init__(
+        self,
+        channels: int,
+        maps: int,
+        dims: int,
+        numbers: int = 0,
+        *,
+        ranges: Sequence[tuple[float, float]] | None = None,
+        spectrum: Sequence[Sequence[float]] | None = None,
+    ) -> None:
         super().__init__()
-        self.maps, self.numbers = maps, numbers
+        self.maps, self.numbers, self.ranges, self.spectrum = maps, numbers, ranges, spectrum
+        if ranges is not None:
+            check_ranges(ranges, maps, numbers)
+        if spectrum is not None:
+            check_spectrum(spectrum, maps)
 
     def noise_shapes(self, size: Sequence[int]) -> Shapes:
         return (((self.maps, *size),) if self.maps else ()) + (((self.numbers,),) if self.numbers else ())
 
     def forward(self, x: Tensor, noise: Sequence[Tensor]) -> Raw:
         parts = [white(widen(part)) for part in noise]
+        if self.spectrum and self.maps:
+            parts[0] = colour(parts[0], self.spectrum)
+        if self.ranges:
+            ends = [self.ranges[: self.maps], self.ranges[self.maps :]]
+            parts = [stretch(part, pairs) for part, pairs in zip(parts, filter(len, ends), strict=True)]
         maps = parts[0] if self.maps else x.new_empty(x.shape[0], 0, *x.shape[2:])
         return Raw(maps, parts[-1] if self.numbers else x.new_empty(x.shape[0], 0))
 

@@ -246,6 +246,44 @@ def mask_shares(shares: Mapping[str, Tensor], area: float) -> Figure:
     return figure
 
 
+def magnitude_histograms(
+    magnitudes: Mapping[str, tuple[Tensor, Tensor]], *, columns: int = 4, most: int = 24, bins: int = 30
+) -> Figure:
+    """Draw histograms of what views do beside what random ones do, one pair of axes a magnitude.
+
+    Args:
+        magnitudes: for each name those of learned and of random views, of any shape.
+        columns: pairs of axes in a row.
+        most: how many are drawn, the first ones.
+        bins: of each histogram.
+
+    Examples:
+        >>> figure = magnitude_histograms({"rotation [°]": (torch.rand(50), torch.rand(50) - 0.5)})
+        >>> figure.axes[0].get_title()
+        'rotation [°]'
+    """
+    if not magnitudes:
+        raise ValueError("Expected `magnitudes` of at least one name, but got none.")
+    drawn = list(magnitudes.items())[:most]
+    rows = -(-len(drawn) // columns)
+    figure = Figure(figsize=(2.4 * columns, 0.4 + 1.6 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for ax, (name, pair) in zip(axes, drawn, strict=False):
+        values = [_finite(_ready(part)).flatten() for part in pair]
+        low, high = (end.item() for end in torch.cat(values).aminmax())
+        for part, label in zip(values, ("learned", "random twin"), strict=True):
+            weights = (part * 0 + 1 / len(part)).numpy()
+            ends = (low, max(high, low + 1e-6 * (1 + abs(low))))
+            ax.hist(part.numpy(), bins=bins, range=ends, weights=weights, histtype="step", label=label)
+        ax.set_title(name.replace(": ", ":\n"), fontsize=7)
+        ax.tick_params(labelsize=6)
+        ax.set_yticks([])
+    for ax in axes[len(drawn) :]:
+        ax.set_axis_off()
+    axes[0].legend(fontsize=6)
+    return figure
+
+
 def _finite(x: Tensor) -> Tensor:
     """What limits can be taken of: a training that diverged has to be seen, not to end."""
     return x.nan_to_num(0.0, 0.0, 0.0)

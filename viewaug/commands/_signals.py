@@ -76,6 +76,40 @@ def read_signals(files: Sequence[Path], viewmaker: Viewmaker, size: int | None =
     return torch.stack([_crop(signal, sides) for signal in signals])
 
 
+def read_inputs(place: Path, viewmaker: Viewmaker, count: int, size: int | None = None) -> Tensor:
+    """Read inputs, evenly spread over an array ``x`` as of ``viewaug compare``, or the first files of signals.
+
+    Args:
+        place: an .npz file with ``x``, a folder with ``x.npy``, or what :func:`signal_files` takes.
+        viewmaker: what they are for.
+        count: how many, at most.
+        size: as of :func:`read_signals`; of arrays it is their own.
+
+    Raises:
+        FileNotFoundError: if there is nothing.
+        ValueError: if it cannot be read, or does not fit the viewmaker.
+    """
+    import numpy
+
+    whole = place / "x.npy" if place.is_dir() else place
+    if not (whole.is_file() and (place.is_dir() or place.suffix == ".npz")):
+        return read_signals(signal_files(place, viewmaker, count), viewmaker, size)
+    try:
+        opened = numpy.load(whole, mmap_mode="r" if place.is_dir() else None, allow_pickle=False)
+        x = opened if place.is_dir() else opened["x"]
+        rows = numpy.linspace(0, len(x) - 1, min(count, len(x))).round().astype(int)
+        inputs = torch.from_numpy(numpy.ascontiguousarray(x[rows])).float()
+    except Exception as error:  # broken files make the reader raise all sorts
+        raise ValueError(f"{place} cannot be read: {error}") from error
+    if inputs.ndim != viewmaker.dims + 2 or inputs.shape[1] != viewmaker.channels or not inputs.numel():
+        raise ValueError(
+            f"Expected `x` in {place} of {viewmaker.channels} channels and {viewmaker.dims} spatial dimensions, "
+            f"but got the shape {tuple(x.shape)}."
+        )
+    check_values(inputs, viewmaker)
+    return inputs
+
+
 def _readers(viewmaker: Viewmaker) -> dict[str, Callable[[Path, Viewmaker], Tensor]]:
     readers: dict[str, Callable[[Path, Viewmaker], Tensor]] = dict.fromkeys(ARRAYS, _read_array)
     if _takes_images(viewmaker):

@@ -3,20 +3,11 @@
 import json
 from typing import Any
 
+from viewaug._code import rounded, viewmaker_code
 from viewaug.comparison.views import Kind, Method
 from viewaug.viewmaker import Viewmaker
 
 HOSTS = ("plain", "lightly", "lightning", "solo-learn")
-_DEFAULTS: dict[str, Any] = {
-    "dims": 2,
-    "generator": "fast",
-    "perturbation": "additive",
-    "value_range": (0.0, 1.0),
-    "constraint": "fit",
-    "units": "input",
-    "strength": 1.0,
-    "eps": 0.0,
-}
 _LOADER = """\
 x = torch.from_numpy(np.load({place!r}){key}).float()
 loader = DataLoader(TensorDataset(x), batch_size=min({batch}, len(x)), shuffle=True, drop_last=True)
@@ -100,7 +91,7 @@ class _Parts:
                     f"from viewaug.comparison.expert import {name}",
                     "from viewaug.comparison.views import Kind",
                 ]
-                short = kind._replace(mean=[*map(_rounded, kind.mean)], std=[*map(_rounded, kind.std)])
+                short = kind._replace(mean=[*map(rounded, kind.mean)], std=[*map(rounded, kind.std)])
                 return f"kind = {short!r}\naugment = {name}(kind, {1.0 if strength is None else strength:g})\n"
         module, _, function = method.kinds[0].partition(":")
         self.imports.append(f"from {module} import {function} as augment")
@@ -114,26 +105,6 @@ class _Parts:
             if self.views.count > 2
             else ""
         )
-
-
-def viewmaker_code(viewmaker: Viewmaker) -> str:
-    """Return the call that builds a viewmaker.
-
-    Examples:
-        >>> print(viewmaker_code(Viewmaker(3, perturbation="mask", budget=None, generator="random")))
-        Viewmaker(3, budget=None, generator='random', perturbation='mask')
-    """
-    config = viewmaker.config
-    parts = [f"{config['channels']}", f"budget={_rounded(config['budget'])!r}"]
-    for name, default in _DEFAULTS.items():
-        if config[name] != default:
-            parts.append(f"{name}={_rounded(config[name])!r}")
-    line = f"Viewmaker({', '.join(parts)})"
-    return line if len(line) < 90 else "Viewmaker(\n    " + ",\n    ".join(parts) + ",\n)"
-
-
-def _rounded(value: Any) -> Any:
-    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def _head(imports: list[str]) -> str:
@@ -297,5 +268,5 @@ def _solo_learn(method: Method, kind: Kind, viewmaker: Viewmaker | None) -> str:
     config = viewmaker.config
     lines = ["defaults:", "  - viewmaker: default  # viewaug", "", "viewmaker:"]
     names = ("channels", "budget", "units", "value_range", "generator", "perturbation")
-    lines += [f"  {name}: {json.dumps(_rounded(config[name]))}" for name in names]
+    lines += [f"  {name}: {json.dumps(rounded(config[name]))}" for name in names]
     return "\n".join([*lines, "", "hydra:", "  searchpath: [pkg://viewaug.adapters.solo_learn.conf]  # viewaug", ""])

@@ -9,6 +9,7 @@ from viewaug.perturbations.additive import Additive
 from viewaug.perturbations.affine import Affine
 from viewaug.perturbations.base import COMMON, Budget, Needs, Perturbation, Raw
 from viewaug.perturbations.blur import Blur
+from viewaug.perturbations.change import measure
 from viewaug.perturbations.channels import Channels
 from viewaug.perturbations.colour import Colour
 from viewaug.perturbations.crop import Crop
@@ -69,6 +70,7 @@ __all__ = [
     "check_unbounded",
     "describe",
     "leaves",
+    "measure",
 ]
 
 

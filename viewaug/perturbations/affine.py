@@ -30,14 +30,25 @@ class Affine(Perturbation):
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
         height, width = x.shape[2:]
         size = x.new_tensor([width, height])
-        angle, scale, shear, shift = (self.strength * raw.numbers.tanh()).split([1, 2, 2, 2], 1)
-        shear = math.radians(15) * shear
+        angle, scale, shear, shift = self._split(raw)
+        shear = shear * math.radians(1)
         matrix = get_affine_matrix2d(
-            shift * size / 4,
+            shift * size,
             ((size - 1) / 2).expand(x.shape[0], 2),
-            (math.log(1.5) * scale).exp(),
-            30 * angle[:, 0],
+            scale,
+            angle[:, 0],
             shear[:, 0],
             shear[:, 1],
         )
         return warp_affine(x, matrix[:, :2], (height, width), padding_mode="reflection", align_corners=False)
+
+    def magnitudes(self, x: Tensor, raw: Raw) -> dict[str, Tensor]:
+        angle, *pairs = self._split(raw)
+        named = zip(("scale {} [factor]", "shear {} [°]", "translation {} [share of side]"), pairs, strict=True)
+        both = {name.format(axis): pair[:, i] for name, pair in named for i, axis in enumerate("WH")}
+        return {"rotation [°]": angle[:, 0], **both}
+
+    def _split(self, raw: Raw) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the angle, and for both axes, W and H, factors, angles of shearing, and shifts as shares of a side."""
+        angle, scale, shear, shift = (self.strength * raw.numbers.tanh()).split([1, 2, 2, 2], 1)
+        return 30 * angle, (math.log(1.5) * scale).exp(), 15 * shear, shift / 4

@@ -1,6 +1,7 @@
 """What every perturbation has in common."""
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, cast
@@ -8,6 +9,8 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from viewaug.perturbations.change import measure
 
 
 class Needs(NamedTuple):
@@ -136,6 +139,17 @@ class Perturbation(nn.Module, ABC):
         """Return for each map and each number how much of the departure from its noise counts, which is learned."""
         return [1.0] * needs.maps, [1.0] * needs.numbers
 
+    def magnitudes(self, x: Tensor, raw: Raw) -> dict[str, Tensor]:
+        """Say in units what a raw output does to an input, for :func:`viewaug.explain`.
+
+        Without a budget, that is: where one blends the result with the input, this is what is blended. By default it
+        is what can be said of any change, :func:`viewaug.perturbations.measure`.
+
+        Returns:
+            Numbers per sample, ``(B,)``, by names that end in their units, such as ``"rotation [°]"``.
+        """
+        return measure(self.residual(x, raw))
+
     @property
     def divided(self) -> bool:
         """Whether perturbations that it is made of have budgets of their own."""
@@ -176,6 +190,11 @@ def spread(grid: Tensor, size: Sequence[int]) -> Tensor:
 def white(draws: Tensor) -> Tensor:
     """Turn draws from [0, 1) into numbers around 0 whose tanh is uniform in (-1, 1): half a logit."""
     return torch.logit(draws, 1e-6) / 2  # 0 would be infinite
+
+
+def decibels(logarithm: Tensor) -> Tensor:
+    """Turn the natural logarithm of a factor into decibels."""
+    return 20 / math.log(10) * logarithm
 
 
 def cells_of(size: Sequence[int], knots: int | Sequence[int]) -> list[int]:

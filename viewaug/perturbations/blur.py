@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from viewaug.perturbations.base import Needs, Perturbation, Raw
+from viewaug.perturbations.change import axis_names
 from viewaug.perturbations.spectral import scale_spectrum
 
 
@@ -45,3 +46,7 @@ class Blur(Perturbation):
             omega = math.pi / side * torch.arange(side, dtype=x.dtype, device=x.device)
             x = scale_spectrum(x, (-0.5 * (sigma[:, None] * omega).square()).exp(), axis - dims)
         return x
+
+    def magnitudes(self, x: Tensor, raw: Raw) -> dict[str, Tensor]:
+        sigma = (self.strength * self.sigma * raw.numbers.tanh()).abs()
+        return {f"sigma {axis} [elements]": sigma[:, i] for i, axis in enumerate(axis_names(x.ndim - 2))}

@@ -59,6 +59,15 @@ class Channels(Perturbation):
         matrix = matrix.gather(1, self._order(raw.draws, many)[..., None].expand_as(matrix))
         return (matrix @ x.flatten(2)).view_as(x)
 
+    def magnitudes(self, x: Tensor, raw: Raw) -> dict[str, Tensor]:
+        many = x.shape[1]
+        gates, angles = raw.numbers.tanh().split([many, raw.numbers.shape[1] - many], 1)
+        dropped = 1 - self._kept(gates).detach().round()
+        found = {"dropped [channels]": dropped.sum(1)}
+        found |= {f"channel {i} dropped [share]": gone for i, gone in enumerate(dropped.unbind(1))}
+        # In space that is the angle of the rotation; in more dimensions that of all planes together.
+        return found | {"turned [°]": 2 * self._half(angles).tan().norm(dim=1).atan().rad2deg()}
+
     def _kept(self, gates: Tensor) -> Tensor:
         """Return 0 for what is dropped, and else 1."""
         above = (1 + gates) / 2 - self.strength * self.drop  # of uniform numbers
@@ -68,8 +77,7 @@ class Channels(Perturbation):
 
     def _turn(self, angles: Tensor, many: int) -> Tensor:
         """Return the rotation ``(1 - S)^-1 (1 + S)`` of a skew matrix S, of tangents of half angles."""
-        axes = 3 if self.triples else many
-        half = self.strength * math.radians(self.rotate) / 2 / math.sqrt(axes - 1) * angles
+        axes, half = 3 if self.triples else many, self._half(angles)
         row, column = torch.triu_indices(axes, axes, 1, device=angles.device)
         upper = angles.new_zeros(angles.shape[0], axes, axes)
         upper[:, row, column] = half.tan()
@@ -80,6 +88,11 @@ class Channels(Perturbation):
         blocks = many // 3
         eye = torch.eye(blocks, dtype=angles.dtype, device=angles.device)
         return torch.einsum("ij,bkl->bikjl", eye, turn).reshape(-1, many, many)
+
+    def _half(self, angles: Tensor) -> Tensor:
+        """Return half the angle of each plane."""
+        axes = round((1 + math.sqrt(1 + 8 * angles.shape[1])) / 2)
+        return self.strength * math.radians(self.rotate) / 2 / math.sqrt(axes - 1) * angles
 
     def _order(self, draws: Tensor, many: int) -> Tensor:
         """Return the channel that comes to each place, ``(B, channels)``."""

@@ -39,6 +39,17 @@ class Colour(Perturbation):
             y = _turn(y, 1 + saturation, 3 * hue)
         return y - base
 
+    def magnitudes(self, x: Tensor, raw: Raw) -> dict[str, Tensor]:
+        brightness, contrast, gamma, *rest = (self.strength * raw.numbers.tanh()).unbind(1)
+        found = {
+            "brightness [of range]": brightness / 2,
+            "contrast [factor]": 1 + contrast,
+            "gamma [exponent]": (math.log(3) * gamma).exp(),
+        }
+        if rest:
+            found |= {"saturation [factor]": 1 + rest[0], "hue [°]": 180 * rest[1]}
+        return found
+
 
 def _turn(rgb: Tensor, saturation: Tensor, sixths: Tensor) -> Tensor:
     """Multiply saturation, up to 1, and turn hue by sixths of a circle, in HSV (Smith, SIGGRAPH 1978).

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from viewaug.perturbations.base import Needs, Perturbation, Raw
+from viewaug.perturbations.change import axis_names
 from viewaug.perturbations.warp import resample
 
 
@@ -48,11 +49,7 @@ class Crop(Perturbation):
 
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
         dims = x.ndim - 2
-        area, ratio, place = raw.numbers.tanh().split([1, dims - 1, dims], 1)
-        area = 1 - self.strength * (1 - self.area) * (1 - area) / 2
-        stretch = F.pad(self.strength * math.log(self.ratio) * ratio, (1, 0))
-        side = (area.log() / dims + stretch - stretch.mean(1, keepdim=True)).exp().clamp(max=1)
-        centre = (1 - side) * place  # of sides that go from -1 to 1, the first axis first
+        side, centre = self._box(dims, raw)
         if dims == 1:
             length = x.shape[2]
             position = torch.arange(length, dtype=x.dtype, device=x.device) + 0.5
@@ -62,6 +59,21 @@ class Crop(Perturbation):
         side = torch.cat([side[:, :-1], flipped * side[:, -1:]], 1)
         grid = _grid(side, centre, x.shape[2:])
         return F.grid_sample(x, grid, padding_mode="border", align_corners=False)  # boxes are inside
+
+    def _box(self, dims: int, raw: Raw) -> tuple[Tensor, Tensor]:
+        """Return the sides, as shares, and the centre, of sides that go from -1 to 1, the first axis first."""
+        area, ratio, place = raw.numbers.tanh().split([1, dims - 1, dims], 1)
+        area = 1 - self.strength * (1 - self.area) * (1 - area) / 2
+        stretch = F.pad(self.strength * math.log(self.ratio) * ratio, (1, 0))
+        side = (area.log() / dims + stretch - stretch.mean(1, keepdim=True)).exp().clamp(max=1)
+        return side, (1 - side) * place
+
+    def magnitudes(self, x: Tensor, raw: Raw) -> dict[str, Tensor]:
+        side, centre = self._box(x.ndim - 2, raw)
+        first, *others = list(axis_names(x.ndim - 2))
+        found = {"area [share]": side.prod(1)}
+        found |= {f"ratio {axis}/{first}": side[:, i] / side[:, 0] for i, axis in enumerate(others, 1)}
+        return found | {f"centre {axis} [-1 to 1]": centre[:, i] for i, axis in enumerate([first, *others])}
 
 
 def _grid(side: Tensor, centre: Tensor, size: Sequence[int]) -> Tensor:

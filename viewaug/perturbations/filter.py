@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from viewaug._checks import check_count
-from viewaug.perturbations.base import Needs, Perturbation, Raw
+from viewaug.perturbations.base import Needs, Perturbation, Raw, decibels
 
 
 class Filter(Perturbation):
@@ -39,8 +39,16 @@ class Filter(Perturbation):
         return noise._replace(numbers=0.5 * noise.numbers)
 
     def residual(self, x: Tensor, raw: Raw) -> Tensor:
-        magnitudes = self.strength * math.log(4) * raw.numbers.tanh().unflatten(1, (-1, self.bands))
+        magnitudes = self._logarithms(raw)
         place = 2 * (self.bands - 1) * torch.fft.rfftfreq(x.shape[-1], dtype=x.dtype, device=x.device)
         below = place.long().clamp(max=self.bands - 2)
         response = torch.lerp(magnitudes[..., below], magnitudes[..., below + 1], place - below).expm1()
         return torch.fft.irfft(torch.fft.rfft(x) * response, x.shape[-1])
+
+    def magnitudes(self, x: Tensor, raw: Raw) -> dict[str, Tensor]:
+        each = decibels(self._logarithms(raw)).mean(1).unbind(1)  # of all channels
+        return {f"at {i / (self.bands - 1):.2f} of Nyquist [dB]": value for i, value in enumerate(each)}
+
+    def _logarithms(self, raw: Raw) -> Tensor:
+        """Return the logarithm of the magnitude of each channel and band."""
+        return self.strength * math.log(4) * raw.numbers.tanh().unflatten(1, (-1, self.bands))

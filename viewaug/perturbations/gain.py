@@ -5,7 +5,7 @@ import math
 from torch import Tensor
 
 from viewaug._checks import check_count
-from viewaug.perturbations.base import Needs, Perturbation, Raw, coarse, smooth
+from viewaug.perturbations.base import Needs, Perturbation, Raw, coarse, decibels, smooth
 
 
 class Gain(Perturbation):
@@ -35,4 +35,13 @@ class Gain(Perturbation):
         return noise._replace(maps=0.5 * coarse(noise.maps, self.knots))
 
     def residual(self, x: Tensor, raw: Raw) -> Tensor:
-        return x * (self.strength * math.log(4) * smooth(raw.maps, self.knots).tanh()).expm1()
+        return x * self._logarithm(raw).expm1()
+
+    def magnitudes(self, x: Tensor, raw: Raw) -> dict[str, Tensor]:
+        gain = decibels(self._logarithm(raw))
+        span = (gain.amax(2) - gain.amin(2)).mean(1)
+        return {"gain [dB]": gain.flatten(1).mean(1), "loudest less softest [dB]": span}
+
+    def _logarithm(self, raw: Raw) -> Tensor:
+        """Return that of the envelope."""
+        return self.strength * math.log(4) * smooth(raw.maps, self.knots).tanh()

@@ -107,10 +107,26 @@ class Kornia(Perturbation):
         return Needs(maps, 1 + sum(value.low.numel() for value in learned if not value.field))
 
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
-        drawn, _ = self._draw(tuple(x.shape[1:]))
         # kornia would refuse a whole batch for one sample with NaN; that sample alone becomes NaN instead.
-        numbers, bad = raw.numbers.nan_to_num(), (0 * raw.numbers).sum(1, keepdim=True)
-        gate, numbers, maps = numbers[:, :1].tanh().abs(), numbers[:, 1:].tanh(), raw.maps.nan_to_num().tanh()
+        bad = (0 * raw.numbers).sum(1, keepdim=True)
+        gate, chosen = self._choose(x, raw)
+        base = x.clamp(0, 1) if self.unit_range else x
+        return x + per_sample(gate + bad, 2) * (self._augment(base, chosen) - base)
+
+    def magnitudes(self, x: Tensor, raw: Raw) -> dict[str, Tensor]:
+        gate, chosen = self._choose(x, raw)
+        found = {"blend [share]": gate[:, 0]}
+        for key, value in chosen.items():
+            entries = value.mean((2, 3)) if value.ndim == 4 else value.reshape(len(value), -1)  # of fields the mean
+            names = [key] if entries.shape[1] == 1 else [f"{key} {i}" for i in range(entries.shape[1])]
+            found |= dict(zip(names, entries.unbind(1), strict=True))
+        return found
+
+    def _choose(self, x: Tensor, raw: Raw) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the share of the blend, and what is learned of the parameters."""
+        drawn, _ = self._draw(tuple(x.shape[1:]))
+        numbers, maps = raw.numbers.nan_to_num().tanh(), raw.maps.nan_to_num().tanh()
+        gate, numbers = numbers[:, :1].abs(), numbers[:, 1:]
         chosen = {}
         for key in self._learned:
             low, _, field = drawn[key]
@@ -120,8 +136,7 @@ class Kornia(Perturbation):
                 share, numbers = numbers.tensor_split([low.numel()], 1)
                 share = share.unflatten(1, low.shape) if low.ndim else share.squeeze(1)
             chosen[key] = drawn[key].at(share)
-        base = x.clamp(0, 1) if self.unit_range else x
-        return x + per_sample(gate + bad, 2) * (self._augment(base, chosen) - base)
+        return gate, chosen
 
     def _draw(self, size: tuple[int, ...]) -> tuple[dict[str, _Drawn], dict[str, Tensor]]:
         """Find the ranges of what is drawn for images of a size, and one draw, the same always, of all else."""

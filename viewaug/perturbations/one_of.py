@@ -63,6 +63,16 @@ class OneOf(Compound):
             view = view + sum((weight - weight.detach()) * v.detach() for weight, v in zip(weights, views, strict=True))
         return view
 
+    def magnitudes(self, x: Tensor, raw: Raw) -> dict[str, Tensor]:
+        """Say which is drawn."""
+        chosen, _ = self._choose(self.split(raw)[-1], x)
+        left, found = torch.ones(x.shape[0], dtype=torch.bool, device=x.device), {}
+        for i, step in enumerate(self):
+            mine = left & chosen[i].flatten() if i < len(chosen) else left
+            left = left & ~mine
+            found[f"{i + 1}: {type(step).__name__.lower()} [share of views]"] = mine.to(x)
+        return found
+
     def _choose(self, own: Raw, x: Tensor) -> tuple[list[Tensor], list[Tensor] | None]:
         """Return whether each but the last is taken, if none before it is, and weights for the gradient if learned."""
         wide = (-1, *(1,) * (x.ndim - 1))

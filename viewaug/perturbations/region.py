@@ -10,6 +10,7 @@ from torch import Tensor
 from viewaug._checks import check_choice, is_number
 from viewaug.masks import moments
 from viewaug.perturbations.base import Needs, Perturbation, Raw, cells_of, per_sample, smooth, spread, white
+from viewaug.perturbations.change import middle
 
 Fill = Literal["mean", "zero", "noise"]
 Grain = float | int | Sequence[float | int] | None
@@ -100,6 +101,18 @@ class Region(Perturbation):
             return _sigmoid(rank, share, self.edge)
         low, high = map(math.log, self.edge)
         return _sigmoid(rank, share, (low + (high - low) / 2 * uniform[1]).exp())
+
+    def magnitudes(self, x: Tensor, raw: Raw) -> dict[str, Tensor]:
+        weight = self.weight(raw).detach()
+        found = {"replaced [share]": weight.flatten(1).mean(1)}
+        if self.edge is not None:
+            found["replaced of the middle half [share]"] = middle(weight).flatten(1).mean(1)
+        if self.channels:
+            found |= {f"replaced of channel {i} [share]": w.flatten(1).mean(1) for i, w in enumerate(weight.unbind(1))}
+        if isinstance(self.edge, tuple):
+            low, high = map(math.log, self.edge)
+            found["edge [ranks]"] = (low + (high - low) / 2 * (1 + raw.numbers[:, 1].tanh())).exp()
+        return found
 
     def _grains(self, dims: int) -> list[float | int]:
         """Return the grain along each axis."""

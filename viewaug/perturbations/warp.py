@@ -6,6 +6,7 @@ from torch import Tensor
 
 from viewaug._checks import check_count
 from viewaug.perturbations.base import Needs, Perturbation, Raw, coarse, smooth
+from viewaug.perturbations.change import axis_names
 
 
 class Warp(Perturbation):
@@ -38,12 +39,25 @@ class Warp(Perturbation):
         return noise._replace(maps=0.5 * coarse(noise.maps, self.knots))
 
     def forward(self, x: Tensor, raw: Raw) -> Tensor:
-        shift = self.strength * self.reach * smooth(raw.maps, self.knots).tanh()
+        shift = self._shift(raw)
         if x.ndim == 3:
             return resample(x, x.shape[2] * shift)
         identity = torch.eye(x.ndim - 2, x.ndim - 1, dtype=x.dtype, device=x.device).expand(x.shape[0], -1, -1)
         grid = F.affine_grid(identity, list(x.shape), align_corners=False)  # a side is 2 long
         return F.grid_sample(x, grid + 2 * shift.movedim(1, -1), padding_mode="reflection", align_corners=False)
+
+    def magnitudes(self, x: Tensor, raw: Raw) -> dict[str, Tensor]:
+        shift = self._shift(raw)
+        found = {
+            f"moved {a} [share of side]": s.flatten(1).mean(1)
+            for a, s in zip(axis_names(x.ndim - 2), shift.unbind(1), strict=True)
+        }
+        bent = shift.flatten(2).std(2, correction=0).square().sum(1).sqrt()
+        return found | {"bent [share of side]": bent}
+
+    def _shift(self, raw: Raw) -> Tensor:
+        """Return displacements along each axis, as shares of its side."""
+        return self.strength * self.reach * smooth(raw.maps, self.knots).tanh()
 
 
 def resample(x: Tensor, shift: Tensor) -> Tensor:
