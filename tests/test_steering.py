@@ -203,7 +203,7 @@ class TestScorers:
         save_probe(probe.only("one"), tmp_path / "probe.pt2", x)
         read = Steering(None, load_probe(tmp_path / "probe.pt2", trust=True), 1.0).direction(x, x)
         torch.testing.assert_close(read, one)
-        with pytest.raises(ValueError, match="`tasks`.*'one', 'other', but got 'third'"):
+        with pytest.raises(ValueError, match=r"`tasks`.*'one', 'other', but got 'third'"):
             probe.only("third")
 
     @pytest.mark.parametrize("name", ["spare", "target"])
