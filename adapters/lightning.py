@@ -100,7 +100,7 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
         draw_every_n_epochs: int = 0,
         spare: Scorer | None = None,
         target: Scorer | None = None,
-        weight: float = 1.0,
+        weight: float = 4.0,
         seed: int = 0,
     ) -> None:
         self.controller = budget if isinstance(budget, BudgetController) else None

@@ -43,7 +43,6 @@ CELLS = (
     *(("simclr", "additive", views) for views in ("untargeted", "targeted")),
     *((loss, "additive", views) for loss in ("vicreg", "lejepa") for views in ("random", "reversed", "own loss")),
 )
-HALVES = (slice(0, TRAIN // 2), slice(TRAIN // 2, TRAIN))
 WHO = ("scorer", "judge")
 Cell = tuple[str, str, str]  # the loss, the family, the views
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -57,7 +56,7 @@ def criterion(name: str) -> Criterion:
     return {"simclr": NTXentLoss(0.1), "vicreg": VICRegLoss()}[name]
 
 
-def batches(steps: int, seed: int, part: slice = slice(0, TRAIN), batch: int = BATCH) -> Iterator[Tensor]:
+def batches(steps: int, seed: int, part: slice, batch: int) -> Iterator[Tensor]:
     """Draw places in a part of the training images."""
     generator = torch.Generator().manual_seed(seed)
     for _ in range(steps):
@@ -107,7 +106,7 @@ def pretrain(cell: Cell, steering: nn.Module, seed: int, steps: int) -> tuple[nn
     optimizer = JointOptimizer(base, viewmaker.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmed_cosine(steps))
     losses = []
-    for places in batches(steps, seed):
+    for places in batches(steps, seed, slice(0, TRAIN), BATCH):
         pair = torch.cat(augmentation.views(data(True).images[places]))
         if views == "own loss":  # the encoder lowers all of its loss, the viewmaker raises the alignment alone
             found = compare(*net(pair.detach()).chunk(2))
@@ -177,9 +176,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if results["settings"] != settings:
         raise ValueError(f"Expected `--out` with the settings {settings}, but {file} has {results['settings']}.")
     done = {(tuple(run["cell"]), run["seed"]) for run in results["cells"]}
+    halves = (slice(0, TRAIN // 2), slice(TRAIN // 2, TRAIN))
     scorers = [
         scorer(architecture, part, seed, options.scorer_steps, options.out / f"{who}.safetensors")
-        for seed, (who, architecture, part) in enumerate(zip(WHO, ("residual", "plain"), HALVES, strict=True))
+        for seed, (who, architecture, part) in enumerate(zip(WHO, ("residual", "plain"), halves, strict=True))
     ]
     results["clean"] = {who: right(net).float().mean().item() for who, net in zip(WHO, scorers, strict=True)}
     for cell, seed in itertools.product(CELLS, range(options.seeds)):

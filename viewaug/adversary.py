@@ -109,7 +109,7 @@ class AdversarialAugmentation(nn.Module):
         warmup: int = 0,
         spare: Scorer | None = None,
         target: Scorer | None = None,
-        weight: float = 1.0,
+        weight: float = 4.0,
     ) -> None:
         super().__init__()
         if not isinstance(viewmaker, Viewmaker):
