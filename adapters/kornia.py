@@ -31,7 +31,9 @@ class RandomViewmaker(IntensityAugmentationBase2D):
 
     Shape:
         - input: ``(B, C, H, W)``, ``(C, H, W)`` or, for one channel, ``(H, W)``; the output is ``(B, C, H, W)``.
-        - A call may override the budget, ``augmentation(x, budget=0.02)``, by a number or one per sample.
+        - A call may override the budget, ``augmentation(x, budget=0.02)``, by a number or one per sample, and say by
+          `where` or `lengths` what may change, as of :meth:`viewaug.Viewmaker.forward`. In a container all three are
+          the same for every call, ``extra_args={DataKey.INPUT: {"where": mask}}``: kornia hands on no others.
 
     Raises:
         TypeError: if `viewmaker` is not a :class:`viewaug.Viewmaker`.
@@ -66,7 +68,7 @@ class RandomViewmaker(IntensityAugmentationBase2D):
         super().__init__(p=p, p_batch=p_batch, same_on_batch=same_on_batch, keepdim=keepdim)
         self.viewmaker = viewmaker
         self.reverse = reverse
-        self.flags = {"budget": None}  # the viewmaker's own, which may change
+        self.flags = {"budget": None, "where": None, "lengths": None}  # a budget of None is the viewmaker's own
         self._checked = False
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
@@ -82,15 +84,16 @@ class RandomViewmaker(IntensityAugmentationBase2D):
     ) -> Tensor:
         if not self._checked and not torch.compiler.is_compiling():
             self._checked = check_values(x, self.viewmaker)
+        options = {name: flags[name] for name in self.flags}
         count = sum(name.startswith("noise_") for name in params)
         noise = tuple(params[f"noise_{i}"].to(x) for i in range(count))
         if noise and len(noise[0]) != len(x):
             raise ValueError(f"Expected `params` of {len(x)} samples, but got those of {len(noise[0])}.")
         if not self.reverse:
-            return self.viewmaker(x, noise, budget=flags["budget"])
+            return self.viewmaker(x, noise, **options)
         if x.requires_grad:
             x = reverse_gradient(x)  # and again behind the viewmaker: steps before it get their own gradient
-        return reverse_gradient(self.viewmaker(x, noise, budget=flags["budget"]))
+        return reverse_gradient(self.viewmaker(x, noise, **options))
 
     def apply_transform_mask(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         return self._refuse("mask") if self.viewmaker.perturbation.geometric else x

@@ -18,6 +18,7 @@ from viewaug._files import replacing
 from viewaug._noise import generator_at
 from viewaug.checkpoints import header
 from viewaug.joint_optimizer import adamw, step_if_finite
+from viewaug.steering import Scorer
 
 
 def _callback_class() -> type[Any]:
@@ -67,6 +68,9 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
             augmentation; 0 for one that is trained already.
         draw_every_n_epochs: how often to draw views, for TensorBoard or else to ``<default_root_dir>/viewmaker``; 0
             for never.
+        spare: a scorer whose answers views are to keep, as of :class:`viewaug.AdversarialAugmentation`.
+        target: a scorer whose answers views are to destroy, likewise.
+        weight: of these beside the loss.
         seed: of the views' noise, which depends on it, on epoch, batch and rank, and on nothing else: a resumed
             training goes on as if it had not stopped.
 
@@ -94,6 +98,9 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
         budget: Callable[[int], float] | BudgetController | None = None,
         freeze_after_epoch: int | None = None,
         draw_every_n_epochs: int = 0,
+        spare: Scorer | None = None,
+        target: Scorer | None = None,
+        weight: float = 4.0,
         seed: int = 0,
     ) -> None:
         self.controller = budget if isinstance(budget, BudgetController) else None
@@ -116,7 +123,9 @@ class ViewmakerCallback(_callback_class()):  # type: ignore[misc]
         self.where, self.lengths = where, lengths
         self.freeze_after_epoch, self.draw_every_n_epochs, self.seed = freeze_after_epoch, draw_every_n_epochs, seed
         self._lr = lr if callable(lr) else None
-        self._augmentation = AdversarialAugmentation(viewmaker, mean=mean, std=std)
+        self._augmentation = AdversarialAugmentation(
+            viewmaker, mean=mean, std=std, spare=spare, target=target, weight=weight
+        )
         self._optimizer = adamw(viewmaker.parameters(), lr=lr(0) if callable(lr) else lr, weight_decay=weight_decay)
         self._last: tuple[Tensor, list[Tensor]] | None = None
 

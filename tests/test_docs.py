@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from viewaug.examples import former, linear_theory, random_bits, when
+from viewaug.examples import former, linear_theory, random_bits, steering, when
 from viewaug.examples.multitask import report
 from viewaug.examples.multitask.cells import read_cells
 from viewaug.examples.multitask_audio import AudioExperiment
@@ -113,6 +113,11 @@ def test_tables_of_multitask_experiments_are_the_results_that_are_kept(experimen
     assert report.report(experiment, cells) in text
     assert report.comparison(experiment, cells) in text
     assert report.papers(experiment) in PAGES[f"docs/evidence/{'images' if folder == 'image' else folder}.md"]
+
+
+def test_table_of_steering_is_the_results_that_are_kept():
+    results = json.loads((RESULTS / "steering" / "results.json").read_text())
+    assert steering.table(results) in PAGES["docs/evidence/steering.md"]
 
 
 def test_links_lead_somewhere():

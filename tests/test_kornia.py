@@ -207,6 +207,31 @@ class TestContract:
     def test_bad_budget_of_a_call(self, budget):
         fails_with(ValueError, "budget", make(), images(), budget=budget)
 
+    @pytest.mark.parametrize("p", [0.5, 1.0])
+    @pytest.mark.parametrize("reverse", [False, True])
+    def test_what_may_change(self, p, reverse):
+        op, x = make(p=p, reverse=reverse), images()
+        where = torch.ones(1, 1, 16, 16)
+        where[..., :4] = 0
+        ends = torch.tensor([8, 16, 12, 5])
+        view = op(x, where=where, lengths=ends, budget=0.02)
+        on = op._params["batch_prob"]
+        for i, end in enumerate(ends):
+            assert torch.equal(view[i, ..., :4], x[i, ..., :4])
+            assert torch.equal(view[i, ..., end:], x[i, ..., end:])
+        expected = 0.02 * on
+        torch.testing.assert_close(distortion(x, view, where=where, lengths=ends), expected, rtol=1e-3, atol=1e-7)
+        again = op(x, params=op._params, where=where, lengths=ends, budget=0.02)
+        assert torch.equal(again, view)
+        assert (op(x)[..., :4] != x[..., :4]).any()  # not kept
+
+    def test_what_may_change_in_a_container(self):
+        x, where = images(), torch.ones(1, 1, 16, 16)
+        where[..., :4] = 0
+        pipeline = K.AugmentationSequential(make(), extra_args={DataKey.INPUT: {"where": where}})
+        assert torch.equal(pipeline(x)[..., :4], x[..., :4])
+        fails_with(ValueError, "`where`", make(), x, where=where[..., 1:])
+
     def test_perturbs_in_eval(self):
         x = images()
         for pipeline in (make(), K.AugmentationSequential(make())):

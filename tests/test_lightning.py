@@ -433,6 +433,17 @@ def test_what_is_spared_is_in_the_batch(each):
     assert trainer.callback_metrics["viewmaker/distortion"] == pytest.approx(0.05, rel=1e-3)
 
 
+def test_scorers_steer_the_viewmaker_and_are_no_part_of_the_module():
+    scorer = nn.Sequential(nn.Flatten(), nn.Linear(768, 3))
+    own, plain = callback(spare=scorer, target=scorer, weight=2.0), callback()
+    models = [module(), module()]
+    for model, mine in zip(models, (own, plain), strict=True):
+        fit(model, mine, epochs=1)
+    assert models[0].state_dict().keys() == models[1].state_dict().keys()
+    assert not torch.equal(weights(own.viewmaker), weights(plain.viewmaker))
+    assert all(p.grad is None for p in scorer.parameters())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

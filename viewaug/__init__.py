@@ -8,6 +8,7 @@ from viewaug.budget import distortion, fit_budget, project_to_budget, rescale_to
 from viewaug.budget_controller import BudgetController
 from viewaug.checkpoints import load, save
 from viewaug.joint_optimizer import JointOptimizer
+from viewaug.own_loss import frozen_call
 from viewaug.samples import SampleTransform
 from viewaug.viewmaker import Viewmaker
 
@@ -20,6 +21,7 @@ __all__ = [
     "Viewmaker",
     "distortion",
     "fit_budget",
+    "frozen_call",
     "load",
     "project_to_budget",
     "rescale_to_budget",

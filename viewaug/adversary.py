@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from viewaug._watch import Watch, in_backward
+from viewaug.steering import Scorer, Steering
 from viewaug.viewmaker import Viewmaker
 
 
@@ -66,6 +67,14 @@ class AdversarialAugmentation(nn.Module):
         transform: a pipeline over batches, such as a kornia one, to run before each view while training. Those of
             torchvision draw once a batch, and so once for each view; :func:`per_sample` has them draw for each sample.
         warmup: number of training calls over which the budget grows linearly to the viewmaker's own.
+        spare: a scorer whose answers views are to keep, so that they attack everything but these: a function, or a
+            module, from inputs, not normalised, to logits ``(B, classes)``, or to such for each label's name, as a
+            :class:`viewaug.probes.Probe`. A module is copied, in evaluation mode, and is no part of this one. The
+            answer to keep is the one that the scorer gives to the input. It costs a pass over the inputs, and one
+            over the views with its gradient.
+        target: a scorer whose answers views are to destroy, likewise.
+        weight: of the scorers beside the loss, as a multiple of the loss's gradient of each view; see
+            :class:`viewaug.steering.Steering`.
 
     Shape:
         - x: ``(B, channels, *spatial)``.
@@ -98,6 +107,9 @@ class AdversarialAugmentation(nn.Module):
         std: float | Sequence[float] | None = None,
         transform: Callable[[Tensor], Tensor] | None = None,
         warmup: int = 0,
+        spare: Scorer | None = None,
+        target: Scorer | None = None,
+        weight: float = 4.0,
     ) -> None:
         super().__init__()
         if not isinstance(viewmaker, Viewmaker):
@@ -110,6 +122,10 @@ class AdversarialAugmentation(nn.Module):
             raise ValueError(f"Expected `warmup` to be a number of calls, 0 or more, but got {warmup}.")
         if warmup and viewmaker.budget is None:
             raise ValueError(f"Expected no `warmup` for a viewmaker without a budget, but got {warmup}.")
+        steered = spare is not None or target is not None
+        if steered and not any(True for _ in viewmaker.parameters()):
+            raise ValueError("Expected no `spare` or `target` for a viewmaker of random views, which learns nothing.")
+        self._steering = Steering(spare, target, weight) if steered else None
         self.viewmaker = viewmaker
         self.transform = transform
         self.warmup = warmup
@@ -239,6 +255,11 @@ class AdversarialAugmentation(nn.Module):
         parts = {"warmup": self.warmup, "frozen": self.frozen}
         return ", ".join(f"{name}={value}" for name, value in parts.items() if value)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        if self._steering is not None:
+            self._steering.move(fn)
+        return super()._apply(fn, recurse)
+
     def _gradients(self) -> AbstractContextManager[object]:
         """Let it learn whatever the caller's mode is, unless it is frozen."""
         if self.frozen:
@@ -274,8 +295,13 @@ class AdversarialAugmentation(nn.Module):
             if budget is None and self.viewmaker.budget is not None:
                 options["budget"] = self.viewmaker.budget * (self._calls / self.warmup).clamp(max=1)
         if isinstance(x, Tensor) and x.requires_grad:
+            if self._steering is not None:
+                raise ValueError(f"Expected `x` without a gradient where there is {self._steering}, but it has one.")
             x = reverse_gradient(x)  # and again behind the viewmaker, so that what made x gets its gradient unchanged
-        view = reverse_gradient(self.viewmaker(x, noise, **options))
+        view = self.viewmaker(x, noise, **options)
+        if self._steering is not None:
+            view = self._steering(x, view)
+        view = reverse_gradient(view)
         if not compiling:
             self._watch.see(view, self.viewmaker)
         return view

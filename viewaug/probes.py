@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from viewaug._checks import check_choice
 from viewaug._files import replacing
 
 Scorer = Callable[[Tensor], Mapping[str, Tensor]]
@@ -62,6 +63,16 @@ class Probe(nn.Module):
         if features.ndim != 2:
             raise ValueError(f"Expected `encoder` to return features (B, F), but got {tuple(features.shape)}.")
         return cls(frozen, {task: _logistic_regression(features, label) for task, label in labels.items()})
+
+    def only(self, *tasks: str) -> "Probe":
+        """Return the probe of some of the tasks, on the same encoder.
+
+        Raises:
+            ValueError: if there is no such task.
+        """
+        for task in tasks:
+            check_choice("tasks", task, self.tasks)
+        return Probe(self.encoder, {task: self.heads[self.tasks.index(task)] for task in tasks})  # type: ignore[misc]
 
     @torch.no_grad()
     def accuracy(self, x: Tensor, labels: Mapping[str, Tensor], *, batch: int = 256) -> dict[str, float]:
