@@ -16,6 +16,7 @@ from viewaug.examples.multitask.engine import price, run_cell
 from viewaug.examples.multitask.experiment import Experiment, cell_name
 from viewaug.examples.multitask.methods import parse
 from viewaug.examples.multitask.report import write_report
+from viewaug.examples.multitask.transfer import read
 
 from viewaug._files import sha256
 from viewaug.commands._arguments import positive
@@ -59,6 +60,7 @@ def main(experiment: Experiment, description: str, sources: Mapping[str, str], a
         }
         places = {name: Path(getattr(settings, name)) for name in sources}
         kept = asdict(settings) | {name: place.name for name, place in places.items()}
+        kept["transfer_root"] = Path(settings.transfer_root).name
         kept |= {
             "sha256": {name: sha256(place) for name, place in places.items() if place.is_file()},
             "max_steps": options.max_steps,
@@ -143,6 +145,13 @@ def _parser(
         action="store_true",
         help="score a held-out tenth of the training inputs instead of the test split: for choosing settings",
     )
+    parser.add_argument(
+        "--transfer",
+        nargs="+",
+        choices=tuple(experiment.transfers(presets["paper"])),
+        help="probe these data sets, too",
+    )
+    parser.add_argument("--transfer-root", help="folder of those, as torchvision's and torchaudio's readers have them")
     parser.add_argument("--estimate", action="store_true", help="time a few steps of each, and say how long all takes")
     parser.add_argument("--max-steps", type=positive(int), default=-1, help="stop every run early, to try it")
     parser.add_argument("--accelerator", default="cpu", help="Lightning's: cpu, gpu, ...")
@@ -160,14 +169,18 @@ def _settings(
     given = {name: getattr(options, name) for name in ("epochs", "batch", "budget", "difficulty", "temperature")}
     training = replace(settings.training, **{name: value for name, value in given.items() if value is not None})
     places = {name: getattr(options, name) for name in sources if getattr(options, name)}
-    wanted = {name: getattr(options, name) for name in ("curve", "neighbours", "prepool", "views_in_probe")}
-    wanted = {name: value for name, value in wanted.items() if value is not None}
+    names = ("curve", "neighbours", "prepool", "views_in_probe", "transfer", "transfer_root")
+    wanted = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if options.transfer:
+        wanted["transfer"] = tuple(options.transfer)
     settings = replace(settings, training=training, validation=options.validation, **places, **wanted)
     try:
         for method in options.methods:
             parse(method, experiment.methods)
         if options.action == "run" or places:
             experiment.check(settings)
+        for name in settings.transfer:
+            read(name, settings.transfer_root, experiment.transfers(settings)[name])
     except (ImportError, OSError, TypeError, ValueError) as error:
         parser.error(str(error))
     return settings

@@ -13,6 +13,7 @@ from viewaug.adapters.lightning import ViewmakerCallback
 from viewaug.examples.multitask.experiment import Experiment, cell_name, probe_file, viewmaker_file
 from viewaug.examples.multitask.methods import Method, parse
 from viewaug.examples.multitask.pairs import Part
+from viewaug.examples.multitask.transfer import transfer
 from viewaug.examples.multitask.turns import InTurns
 
 import viewaug
@@ -79,6 +80,16 @@ def run_cell(
         cell["prepool"] = probe(
             _prepool(cast(nn.Sequential, module.encoder)), train, test_batch, tasks, count=settings.prepool
         )[1]
+    for other in settings.transfer:
+        features = _prepool(cast(nn.Sequential, module.encoder)) if settings.prepool else module.encoder
+        found = transfer(
+            features,
+            other,
+            settings.transfer_root,
+            waveforms=experiment.transfers(settings)[other],
+            count=settings.prepool or None,
+        )
+        cell["transfer"] = {**cell.get("transfer", {}), other: found}
     if settings.views_in_probe:
         views = _views(run.augment, viewmaker)
         cell["on_views"] = probe(module.encoder, train, test_batch, tasks, views=views)[1]
