@@ -88,11 +88,11 @@ def cost(encoder: str, views: str, dtype: torch.dtype = torch.bfloat16) -> Cost:
         measured.append((flops.get_total_flops(), traffic.bytes, peak(lambda: run(pairs))))  # noqa: B023
     with Launches() as launches:
         run(1)
-    slopes = [(after - before) / 2 for before, after in zip(*measured, strict=True)]
+    flops_of, bytes_of, peak_of = ((after - before) / 2 for before, after in zip(*measured, strict=True))
     weights = sum(p.nbytes for p in parameters)
     # What is measured holds the gradients; parameters and the optimizer's state come on top.
-    fixed = measured[0][2] - slopes[2] + (1 + _OPTIMIZER) * weights
-    return Cost(*slopes, fixed, launches.names.total() - len(parameters), weights)
+    fixed = measured[0][2] - peak_of + (1 + _OPTIMIZER) * weights
+    return Cost(flops_of, bytes_of, peak_of, fixed, launches.names.total() - len(parameters), weights)
 
 
 class _Cast(nn.Module):

@@ -27,6 +27,7 @@ from viewaug.comparison.training import (
     epoch_loader,
     fit,
     quiet_trainer,
+    root_device,
     viewmaker_callback,
 )
 from viewaug.probes import Probe, save_probe
@@ -43,13 +44,16 @@ def run_cell(
     out: Path,
     accelerator: str,
     max_steps: int = -1,
+    until: float | None = None,
+    compiled: bool = False,
 ) -> dict[str, Any]:
     """Pretrain and probe once; keep the viewmaker, and the probes that figures need.
 
     Raises:
         ValueError: if there is not a whole batch of data.
+        TimeIsUp: if it is `until`, of `time.monotonic()`, before training has ended.
     """
-    run = prepare(experiment, group, name, seed, settings)
+    run = _on(prepare(experiment, group, name, seed, settings), accelerator, compiled)
     module, train, test, viewmaker = run.module, run.train, run.test, run.viewmaker
     tasks = tuple(experiment.tasks)
     test_batch = _first(test)
@@ -60,7 +64,7 @@ def run_cell(
             found |= nearest(module.encoder, train, test_batch, list(found), settings.neighbours)
         return found
 
-    log = Log(look, settings.curve, tick)
+    log = Log(look, settings.curve, tick, until)
     label = cell_name(group, name, seed)
     fit(
         module,
@@ -75,7 +79,9 @@ def run_cell(
     fitted, accuracy = probe(module.encoder, train, test_batch, tasks)
     cell: dict[str, Any] = {experiment.group: group, "method": name, "seed": seed, "accuracy": accuracy}
     if name in experiment.scorers:
-        save_probe(fitted, probe_file(out, label), experiment.as_seen(group, settings, test_batch["views"][0][:2]))
+        save_probe(
+            fitted, probe_file(out, label), experiment.as_seen(group, settings, test_batch["views"][0][:2].cpu())
+        )
     if settings.prepool:
         cell["prepool"] = probe(
             _prepool(cast(nn.Sequential, module.encoder)), train, test_batch, tasks, count=settings.prepool
@@ -148,9 +154,21 @@ def prepare(experiment: Experiment, group: str, name: str, seed: int, settings: 
     return Run(module, train, test, viewmaker, callback, augment)
 
 
-def price(experiment: Experiment, group: str, name: str, settings: Any, accelerator: str) -> tuple[float, int]:
+def _on(run: Run, accelerator: str, compiled: bool) -> Run:
+    """Keep the data on the device, and compile both networks, or leave them."""
+    for data in (run.train, run.test):
+        data.to(root_device(accelerator))
+    for network in (run.module.encoder, run.viewmaker):
+        if compiled and network is not None:
+            network.compile()
+    return run
+
+
+def price(
+    experiment: Experiment, group: str, name: str, settings: Any, accelerator: str, compiled: bool = False
+) -> tuple[float, int]:
     """Return the seconds of a training step, the median of a few, and how many steps a cell has."""
-    run = prepare(experiment, group, name, 0, settings)
+    run = _on(prepare(experiment, group, name, 0, settings), accelerator, compiled)
     options = run.module.options
     clock = Clock(_TIMED, None)
     callbacks = [clock] if run.callback is None else [run.callback, clock]
@@ -235,7 +253,7 @@ def nearest(
         labels = batch[task][known].to(device)
         k = min(neighbours, len(labels))
         guess = knn_predict(features[counts], bank[known].T, labels, int(labels.max()) + 1, knn_k=k)[:, 0]
-        right = (guess.cpu() == test[task][counts]).float().mean()
+        right = (guess.cpu() == test[task][counts].cpu()).float().mean()
         found[f"{task} by neighbours"] = 100 * right.item()
     return found
 
