@@ -149,6 +149,8 @@ class Log(pl.Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._behind += 1
+        if self._behind == trainer.num_training_batches:
+            return  # what comes at the end of the epoch saves and stops
         late = time.monotonic() >= self.until
         if late or time.monotonic() - self._saved > 60 * MINUTES:
             self.seconds += time.process_time() - self._start
@@ -156,7 +158,7 @@ class Log(pl.Callback):
             self.begun = (trainer.current_epoch, self._behind)
             self._save(trainer)
         if late:
-            raise TimeIsUp(f"Time is up after {trainer.global_step} steps; the same command goes on from there.")
+            self._stop(trainer)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         self.seconds += time.process_time() - self._start
@@ -173,6 +175,11 @@ class Log(pl.Callback):
         self.curve.append(row)
         self._save(trainer)
         self.tick()
+        if time.monotonic() >= self.until and epoch < trainer.max_epochs:
+            self._stop(trainer)
+
+    def _stop(self, trainer: Any) -> None:
+        raise TimeIsUp(f"Time is up after {trainer.global_step} steps; the same command goes on from there.")
 
     def _save(self, trainer: Any) -> None:
         with replacing(self.folder / "last.ckpt") as temporary:
