@@ -1,4 +1,4 @@
-"""On the accelerator, where there is one, what is made on the CPU: data to the bit, views and probes but for rounding."""
+"""On the accelerator, where there is one, as on the CPU: data to the bit, views and probes but for rounding."""
 
 import pytest
 import torch
