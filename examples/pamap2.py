@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ACTIVITIES = (1, 2, 3, 4, 5, 6, 7, 12, 13, 16, 17, 24)
+ACTIVITIES = (1, 2, 3, 4, 5, 6, 7, 12, 13, 16, 24)  # without ironing, as there: chance is 9.1 %
 SUBJECTS = {101: "train", 102: "train", 103: "train", 104: "train", 107: "train", 108: "train", 109: "train"} | {
     105: "validation",
     106: "test",

@@ -278,3 +278,25 @@ def test_lightly_example_in_two_processes(tmp_path, launcher):
     (checkpoint,) = tmp_path.rglob("*.ckpt")
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
     assert any(name.startswith("viewmaker.generator") for name in state)
+
+
+def test_scale():
+    """Against what is known of ResNet-50, 4.1 billion multiplications an image, and the page."""
+    from pathlib import Path
+
+    from viewaug.examples.benchmarks import scale
+
+    plain, fast = (scale.cost("resnet50", views) for views in ("none", "fast"))
+    assert plain.flops == pytest.approx(2 * 3 * 2 * 4.1e9, rel=0.02)  # of two views, forward and twice backward
+    assert 1 < fast.flops / plain.flops < 1.05
+    assert 0 < fast.launches - plain.launches < 450
+    assert plain.gradients == 2 * 23_508_032  # bytes
+    assert plain.memory_of(512) < fast.memory_of(512) < 1.2 * plain.memory_of(512)
+    page = (Path(scale.__file__).parents[2] / "docs" / "evidence" / "scale.md").read_text(encoding="utf-8")
+    for name, found in (("none", plain), ("fast", fast)):
+        assert f"| `{name}` | {4096 * found.flops / 1e12:.1f} | {found.flops / plain.flops:.3f} x |" in page
+
+    with scale.Traffic() as traffic:
+        x = torch.empty(1000, device="meta")
+        (x + 1).view(10, 100).add_(1)
+    assert traffic.bytes == 4000 * (2 + 2)

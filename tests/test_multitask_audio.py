@@ -74,6 +74,21 @@ def test_mixture_is_the_sum_of_its_parts():
     torch.testing.assert_close(loud, torch.ones(12))
 
 
+def test_batches_are_mixed_as_one_waveform_after_another():
+    """To the bit: the same draws, and parts put together by slices."""
+    data = mixed(redraw=True)
+    data.epoch = 2
+    for i, view in enumerate(all_of(data)["views"][0]):
+        clip = data.speech.clips[i]
+        clip = clip / clip.square().mean().sqrt()
+        start = int(data.rng(i, 2).integers(500 - len(clip) + 1))
+        found = torch.zeros(1, 500)
+        found[0, start : start + len(clip)] = clip
+        _, which, begin = data._draw(data.rng(i, 0))
+        noise = data.noises.clips[which][begin : begin + 500]
+        assert torch.equal(view, found + 10 ** (-5 / 20) * (noise / noise.square().mean().sqrt()))
+
+
 def test_what_a_mixture_depends_on():
     def waveforms(epoch=0, **options):
         data = mixed(**options)

@@ -25,7 +25,7 @@ import viewaug
 from viewaug.comparison.encoders import build_encoder
 from viewaug.comparison.handmade import simclr_pipeline
 from viewaug.comparison.objectives import objective
-from viewaug.comparison.training import Log, Pretraining, Training, fit
+from viewaug.comparison.training import Log, Pretraining, TimeIsUp, Training, fit, viewmaker_callback
 from viewaug.comparison.views import Views
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -108,6 +108,38 @@ def test_shared_overlays():
     assert torch.equal(*all_of(overlaid())["views"])
     x0, x1 = all_of(overlaid(shared_overlay_probability=0))["views"]
     assert (x0 != x1).flatten(1).any(1).all()
+
+
+@pytest.mark.parametrize("jitter", [0, 4])
+@pytest.mark.parametrize("overlay", ["shapes", "digits", "letters"])
+def test_batches_are_drawn_as_one_image_after_another(overlay, jitter):
+    """To the bit: the same draws, and pictures put in their places by slices."""
+    data = overlaid(overlay, redraw=True, jitter=jitter)
+    data.epoch = 2
+    batch = all_of(data)
+    pictures = overlays._pictures(overlay, data.digits, True, torch.device("cpu"))
+    for i, (view, mask, label) in enumerate(zip(batch["views"][0], batch["mask"], batch["overlay"], strict=True)):
+        rng = data.rng(i, 0)
+        which = int(rng.integers(len(pictures)))
+        colour = torch.zeros(3) if overlay == "digits" else torch.from_numpy(rng.random(3)).float()
+        found = torch.zeros(1, 32, 32)
+        if overlay == "shapes":
+            moves = rng.integers(-jitter, jitter + 1, size=2).tolist()
+            found[0] = 180 / 255 * torch.roll(pictures[which], moves, (0, 1))
+        for low in overlays.QUADRANTS if overlay == "digits" else ():
+            top, left = (
+                at + int(move) for at, move in zip(low, rng.integers(-jitter, jitter + 1, size=2), strict=True)
+            )
+            found[0, top : top + 10, left : left + 10] = pictures[which]
+        for low in ((0, 0), (0, 16), (16, 0), (16, 16)) if overlay == "letters" else ():
+            top, left = (int(rng.integers(at, at + (7 if at == 0 else 6))) for at in low)
+            place = found[0, top : top + 16, left : left + 16]
+            place.copy_(torch.maximum(place, pictures[which][: place.shape[0], : place.shape[1]]))
+        x = data.images.x[i].float() / 255
+        opacity, over = ((found > 0).float(), found) if overlay == "digits" else (found, colour[:, None, None])
+        assert torch.equal(mask, opacity)
+        assert torch.equal(view, x + opacity * (over - x))
+        assert label == (overlays.digit_images(data.digits, True)[1][which] if overlay == "digits" else which)
 
 
 def test_jitter():
@@ -294,6 +326,54 @@ def test_training_resumes_as_if_it_had_not_stopped(tmp_path):
     assert [row["epoch"] for row in log.curve] == [1, 2, 3]
     for p, q in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(p, q)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 6])
+def test_training_stops_in_time_and_goes_on(tmp_path, monkeypatch, steps):
+    """Within an epoch and at its end, as if it had not stopped; learned views, too."""
+    options = Training(epochs=3, batch=4, precision="32-true")
+
+    def run(folder, stop_after=None):
+        torch.manual_seed(0)
+        encoder, features = build_encoder("small")
+        module = Pretraining(objective("simclr", encoder, features), options)
+        viewmaker = viewaug.Viewmaker()
+        log = Log(None, 0, lambda: None)
+        whole = log.on_train_batch_end
+
+        def on_train_batch_end(trainer, *rest):
+            if trainer.global_step == stop_after:
+                log.until = 0
+            whole(trainer, *rest)
+
+        monkeypatch.setattr(log, "on_train_batch_end", on_train_batch_end)
+        stopped = pytest.raises(TimeIsUp, match=f"after {steps} steps") if stop_after else contextlib.nullcontext()
+        with stopped:
+            fit(
+                module, overlaid(redraw=True), folder, log=log, viewmaker=viewmaker_callback(viewmaker, lr=1e-3, seed=0)
+            )
+        return [*module.state_dict().values(), *viewmaker.parameters()], log
+
+    whole, log = run(tmp_path / "whole")
+    run(tmp_path / "parts", stop_after=steps)
+    resumed, again = run(tmp_path / "parts")
+    assert [row["epoch"] for row in again.curve] == [row["epoch"] for row in log.curve] == [1, 2, 3]
+    assert all(torch.equal(p, q) for p, q in zip(whole, resumed, strict=True))
+
+
+def test_minutes_and_compile_in_the_command(tmp_path, capsys, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
+    options = [*QUICK, "--methods", "none", "viewmaker", "--compile", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as stopped:
+        multitask_image.main([*options, "--minutes", "0.0001"])
+    assert stopped.value.code == 124
+    assert "Time is up" in capsys.readouterr().err
+    assert not list((tmp_path / "cells").glob("*.json"))
+    multitask_image.main([*options, "--minutes", "100"])
+    assert len(list((tmp_path / "cells").glob("*.json"))) == 2
+    assert compiled.count("Viewmaker") == 1
+    assert "Sequential" in compiled
 
 
 def test_quick_preset_and_report(tmp_path, capsys):

@@ -8,6 +8,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+from viewaug import probes
 from viewaug.probes import Probe, correct_probability, load_probe, save_probe
 
 
@@ -28,6 +29,17 @@ def test_fit_is_a_standardised_logistic_regression(classes):
     found = probe(x)
     assert list(found) == ["kind", "half"]
     np.testing.assert_allclose(found["kind"].softmax(1).numpy(), expected.predict_proba(flat), atol=2e-5)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_fit_on_a_device_is_the_same(classes, monkeypatch):
+    """By torch, in single precision."""
+    x, label = data(classes)
+    expected = Probe.fit(nn.Flatten(), x, {"kind": label})(x)["kind"].softmax(1)
+    monkeypatch.setattr(probes, "_by_sklearn", lambda standard, label: probes._by_torch(standard.float(), label))
+    torch.testing.assert_close(
+        Probe.fit(nn.Flatten(), x, {"kind": label})(x)["kind"].softmax(1), expected, atol=2e-3, rtol=0
+    )
 
 
 def test_fit_leaves_the_encoder_alone():

@@ -167,16 +167,12 @@ def _check_labels(task: str, label: Tensor, count: int) -> None:
 
 def _logistic_regression(features: Tensor, label: Tensor) -> nn.Linear:
     """Fit it on standardised features, and fold the standardisation into its weights."""
-    try:
-        from sklearn.linear_model import LogisticRegression
-    except ImportError as error:
-        raise ImportError("Probe.fit needs scikit-learn: pip install 'viewaug[diagnose]'") from error
-    wide = features.cpu().double()  # some devices have no float64
+    # In double precision on the CPU; on others, some of which have none, in single, by the device itself.
+    wide = features.double() if features.device.type == "cpu" else features.float()
     mean, std = wide.mean(0), wide.std(0, correction=0)
     scale = torch.where(std > 0, 1 / std, 0)  # a dead feature says nothing
-    standard = ((wide - mean) * scale).numpy()
-    fitted = LogisticRegression(max_iter=1000).fit(standard, label.cpu().numpy())
-    weight, bias = (torch.from_numpy(part).to(scale) for part in (fitted.coef_, fitted.intercept_))
+    fit = _by_sklearn if features.device.type == "cpu" else _by_torch
+    weight, bias = fit((wide - mean) * scale, label.to(features.device))
     if len(bias) == 1:  # of two classes, the logit of the second against the first
         weight, bias = (torch.cat([torch.zeros_like(part), part]) for part in (weight, bias))
     weight = weight * scale
@@ -185,3 +181,39 @@ def _logistic_regression(features: Tensor, label: Tensor) -> nn.Linear:
         head.weight.copy_(weight)
         head.bias.copy_(bias - weight @ mean)
     return head.requires_grad_(False)
+
+
+def _by_sklearn(standard: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as error:
+        raise ImportError("Probe.fit needs scikit-learn: pip install 'viewaug[diagnose]'") from error
+    fitted = LogisticRegression(max_iter=1000).fit(standard.numpy(), label.numpy())
+    return torch.from_numpy(fitted.coef_).to(standard), torch.from_numpy(fitted.intercept_).to(standard)
+
+
+@torch.enable_grad()
+def _by_torch(standard: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Lower what scikit-learn lowers, the sum of cross-entropies and half of the squared weights, by L-BFGS as well."""
+    classes, count = int(label.max()) + 1, len(label)
+    rows = 1 if classes == 2 else classes
+    weight = standard.new_zeros(rows, standard.shape[1]).requires_grad_()
+    bias = standard.new_zeros(rows).requires_grad_()
+    lbfgs = torch.optim.LBFGS(
+        [weight, bias],
+        max_iter=1000,
+        tolerance_grad=1e-4,  # scikit-learn's, of the mean over samples
+        history_size=10,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        lbfgs.zero_grad()
+        logits = standard @ weight.T + bias
+        logits = torch.cat([torch.zeros_like(logits), logits], 1) if rows == 1 else logits
+        loss = nn.functional.cross_entropy(logits, label) + weight.square().sum() / (2 * count)
+        loss.backward()
+        return loss
+
+    lbfgs.step(closure)  # type: ignore[no-untyped-call, unused-ignore]
+    return weight.detach(), bias.detach()

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from viewaug import JointOptimizer, Viewmaker, reverse_gradient
 
 # What makes no launch beside views: memory that nothing is written to, and marks for a profiler.
-_NOTHING = ("empty", "new_empty", "_unsafe_view", "_reshape_alias", "_record_function")
+NOTHING = ("empty", "new_empty", "_unsafe_view", "_reshape_alias", "_record_function")
 PASSES = ("forward", "backward", "optimizer")
 
 
@@ -35,7 +35,7 @@ class Launches(TorchDispatchMode):
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         name = function._schema.name.partition("::")[2]
-        if not function.is_view and not name.startswith(_NOTHING):
+        if not function.is_view and not name.startswith(NOTHING):
             self.names[name] += 1
         return function(*args, **(kwargs or {}))
 

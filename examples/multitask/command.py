@@ -3,6 +3,7 @@
 import argparse
 import platform
 import resource
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -16,10 +17,15 @@ from viewaug.examples.multitask.engine import price, run_cell
 from viewaug.examples.multitask.experiment import Experiment, cell_name
 from viewaug.examples.multitask.methods import modern
 from viewaug.examples.multitask.report import write_report
+from viewaug.examples.multitask.transfer import read
 
 from viewaug._files import sha256
 from viewaug.commands._arguments import positive
 from viewaug.comparison.grid import default_workers, run_grid
+from viewaug.comparison.training import TimeIsUp
+
+TIMEOUT = 124  # the exit code of a run that is not done, as timeout's
+_TRAINING = ("epochs", "batch", "budget", "difficulty", "temperature", "precision")
 
 
 def main(experiment: Experiment, description: str, sources: Mapping[str, str], arguments: Sequence[str] | None) -> None:
@@ -40,6 +46,7 @@ def main(experiment: Experiment, description: str, sources: Mapping[str, str], a
     if options.estimate:
         _estimate(experiment, options, settings, groups)
         return
+    until = time.monotonic() + 60 * options.minutes if options.minutes else None
     if options.action == "run":
         seeds = options.seeds or (1 if quick else 3)
         former = cell_names(experiment, options.out)
@@ -53,6 +60,8 @@ def main(experiment: Experiment, description: str, sources: Mapping[str, str], a
                 options.out,
                 options.accelerator,
                 options.max_steps,
+                until,
+                options.compile,
             )
             for seed in range(seeds)
             for group in groups
@@ -60,6 +69,7 @@ def main(experiment: Experiment, description: str, sources: Mapping[str, str], a
         }
         places = {name: Path(getattr(settings, name)) for name in sources}
         kept = asdict(settings) | {name: place.name for name, place in places.items()}
+        kept["transfer_root"] = Path(settings.transfer_root).name
         kept |= {
             "sha256": {name: sha256(place) for name, place in places.items() if place.is_file()},
             "max_steps": options.max_steps,
@@ -67,10 +77,15 @@ def main(experiment: Experiment, description: str, sources: Mapping[str, str], a
             "python": platform.python_version(),
         }
         workers = options.workers or default_workers(options.accelerator)
+        epochs = settings.training.epochs
         try:
-            run_grid(run_cell, cells, options.out, kept, workers=workers, ticks=settings.training.epochs)
+            done = run_grid(run_cell, cells, options.out, kept, workers=workers, ticks=epochs, until=until)
+            if len(done) < len(cells):
+                raise TimeIsUp(f"Time is up after {len(done)} of {len(cells)} cells; the same command goes on.")
         except FileExistsError as error:
             parser.error(f"argument --out: {error}")
+        except TimeIsUp as stopped:
+            parser.exit(TIMEOUT, f"{stopped}\n")
     try:
         if options.action == "run" or getattr(options, next(iter(sources))):
             finished = {cell[experiment.group] for cell in read_cells(experiment, options.out)[0]}
@@ -88,7 +103,7 @@ def _estimate(experiment: Experiment, options: argparse.Namespace, settings: Any
     print(f"{'data':12}{'views':36}{'ms a step':>12}{'steps':>10}{'hours':>10}")
     for group in groups:
         for method in dict.fromkeys(options.methods):
-            seconds, steps = price(experiment, group, method, settings, options.accelerator)
+            seconds, steps = price(experiment, group, method, settings, options.accelerator, options.compile)
             hours = seconds * steps / 3600
             total += hours * seeds
             print(f"{group:12}{method:36}{1000 * seconds:12.1f}{steps:10}{hours:10.2f}", flush=True)
@@ -145,8 +160,22 @@ def _parser(
         action="store_true",
         help="score a held-out tenth of the training inputs instead of the test split: for choosing settings",
     )
+    parser.add_argument(
+        "--transfer",
+        nargs="+",
+        choices=tuple(experiment.transfers(presets["paper"])),
+        help="probe these data sets, too",
+    )
+    parser.add_argument("--transfer-root", help="folder of those, as torchvision's and torchaudio's readers have them")
     parser.add_argument("--estimate", action="store_true", help="time a few steps of each, and say how long all takes")
     parser.add_argument("--max-steps", type=positive(int), default=-1, help="stop every run early, to try it")
+    parser.add_argument(
+        "--minutes",
+        type=positive(float),
+        help=f"stop then, with exit code {TIMEOUT}, and go on with the next call",
+    )
+    parser.add_argument("--compile", action="store_true", help="the encoder and the viewmaker, by torch.compile")
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), help="default the preset's")
     parser.add_argument("--accelerator", default="cpu", help="Lightning's: cpu, gpu, ...")
     parser.add_argument("--workers", type=positive(int), help="processes; default 2 on a CPU, else 1")
     return parser
@@ -159,17 +188,21 @@ def _settings(
     settings: Any,
     sources: Sequence[str],
 ) -> Any:
-    given = {name: getattr(options, name) for name in ("epochs", "batch", "budget", "difficulty", "temperature")}
+    given = {name: getattr(options, name) for name in _TRAINING}
     training = replace(settings.training, **{name: value for name, value in given.items() if value is not None})
     places = {name: getattr(options, name) for name in sources if getattr(options, name)}
-    wanted = {name: getattr(options, name) for name in ("curve", "neighbours", "prepool", "views_in_probe")}
-    wanted = {name: value for name, value in wanted.items() if value is not None}
+    names = ("curve", "neighbours", "prepool", "views_in_probe", "transfer", "transfer_root")
+    wanted = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if options.transfer:
+        wanted["transfer"] = tuple(options.transfer)
     settings = replace(settings, training=training, validation=options.validation, **places, **wanted)
     try:
         for method in options.methods:
             experiment.parse(method)
         if options.action == "run" or places:
             experiment.check(settings)
+        for name in settings.transfer:
+            read(name, settings.transfer_root, experiment.transfers(settings)[name])
     except (ImportError, OSError, TypeError, ValueError) as error:
         parser.error(str(error))
     return settings

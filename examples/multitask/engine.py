@@ -12,6 +12,7 @@ from viewaug.adapters.lightning import ViewmakerCallback
 from viewaug.examples.multitask.experiment import Experiment, cell_name, probe_file, viewmaker_file
 from viewaug.examples.multitask.methods import Variant
 from viewaug.examples.multitask.pairs import Part
+from viewaug.examples.multitask.transfer import transfer
 from viewaug.examples.multitask.turns import InTurns
 
 import viewaug
@@ -19,7 +20,16 @@ from viewaug.comparison.cells import encode, fit_heads, outcome
 from viewaug.comparison.grid import held_out_tenth, tick
 from viewaug.comparison.objectives import objective
 from viewaug.comparison.schedules import warmed_cosine
-from viewaug.comparison.training import Clock, Log, Pretraining, epoch_loader, fit, quiet_trainer, viewmaker_callback
+from viewaug.comparison.training import (
+    Clock,
+    Log,
+    Pretraining,
+    epoch_loader,
+    fit,
+    quiet_trainer,
+    root_device,
+    viewmaker_callback,
+)
 from viewaug.comparison.views import Method, Views
 from viewaug.probes import Probe, save_probe
 
@@ -35,13 +45,16 @@ def run_cell(
     out: Path,
     accelerator: str,
     max_steps: int = -1,
+    until: float | None = None,
+    compiled: bool = False,
 ) -> dict[str, Any]:
     """Pretrain and probe once; keep the viewmaker, and the probes that figures need.
 
     Raises:
         ValueError: if there is not a whole batch of data.
+        TimeIsUp: if it is `until`, of `time.monotonic()`, before training has ended.
     """
-    run = prepare(experiment, group, name, seed, settings)
+    run = _on(prepare(experiment, group, name, seed, settings), accelerator, compiled)
     module, train, test, viewmaker = run.module, run.train, run.test, run.views.viewmaker
     tasks = tuple(experiment.tasks)
     test_batch = _first(test)
@@ -52,7 +65,7 @@ def run_cell(
             found |= nearest(module.encoder, train, test_batch, list(found), settings.neighbours)
         return found
 
-    log = Log(look, settings.curve, tick)
+    log = Log(look, settings.curve, tick, until)
     label = cell_name(group, name, seed)
     fit(
         module,
@@ -68,11 +81,23 @@ def run_cell(
     cell: dict[str, Any] = {experiment.group: group, "method": name, "strength": run.method.strength, "seed": seed}
     cell["validation" if settings.validation else "test"] = accuracy
     if name in experiment.scorers:
-        save_probe(fitted, probe_file(out, label), experiment.as_seen(group, settings, test_batch["views"][0][:2]))
+        save_probe(
+            fitted, probe_file(out, label), experiment.as_seen(group, settings, test_batch["views"][0][:2].cpu())
+        )
     if settings.prepool:
         cell["prepool"] = probe(
             _prepool(cast(nn.Sequential, module.encoder)), train, test_batch, tasks, count=settings.prepool
         )[1]
+    for other in settings.transfer:
+        features = _prepool(cast(nn.Sequential, module.encoder)) if settings.prepool else module.encoder
+        found = transfer(
+            features,
+            other,
+            settings.transfer_root,
+            waveforms=experiment.transfers(settings)[other],
+            count=settings.prepool or None,
+        )
+        cell["transfer"] = {**cell.get("transfer", {}), other: found}
     if settings.views_in_probe:
         cell["on_views"] = probe(module.encoder, train, test_batch, tasks, views=run.views)[1]
     if viewmaker is not None:
@@ -127,9 +152,21 @@ def prepare(experiment: Experiment, group: str, name: str, seed: int, settings: 
     return Run(method, module, train, test, views, callback)
 
 
-def price(experiment: Experiment, group: str, name: str, settings: Any, accelerator: str) -> tuple[float, int]:
+def _on(run: Run, accelerator: str, compiled: bool) -> Run:
+    """Keep the data on the device, and compile both networks, or leave them."""
+    for data in (run.train, run.test):
+        data.to(root_device(accelerator))
+    for network in (run.module.encoder, run.views.viewmaker):
+        if compiled and network is not None:
+            network.compile()
+    return run
+
+
+def price(
+    experiment: Experiment, group: str, name: str, settings: Any, accelerator: str, compiled: bool = False
+) -> tuple[float, int]:
     """Return the seconds of a training step, the median of a few, and how many steps a cell has."""
-    run = prepare(experiment, group, name, 0, settings)
+    run = _on(prepare(experiment, group, name, 0, settings), accelerator, compiled)
     options = run.module.options
     clock = Clock(_TIMED, None)
     callbacks = [clock] if run.callback is None else [run.callback, clock]
@@ -201,11 +238,11 @@ def nearest(
     )
     found = {}
     for task in tasks:
-        known, counts = batch[task] >= 0, test[task] >= 0
-        labels = batch[task][known]
+        known, counts = (part[task].to(device) >= 0 for part in (batch, test))
+        labels = batch[task].to(device)[known]
         k = min(neighbours, len(labels))
         guess = knn_predict(features[counts], bank[known].T, labels, int(labels.max()) + 1, knn_k=k)[:, 0]
-        right = (guess == test[task][counts]).float().mean()
+        right = (guess == test[task].to(device)[counts]).float().mean()
         found[f"{task} by neighbours"] = 100 * right.item()
     return found
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from viewaug.examples.multitask.methods import Variant, modern
+from viewaug.examples.multitask.transfer import IMAGE_SETS, Waveforms
 from viewaug.examples.multitask.turns import original_viewmaker
 
 from viewaug.comparison.cells import file_name
@@ -24,6 +25,8 @@ class Settings:
     neighbours: int = 0  # of a nearest-neighbour classifier beside those; 0 for none
     prepool: int = 0  # training inputs of probes of features before they are pooled; 0 for no such probes
     views_in_probe: bool = False  # probe training inputs as views, too, as the paper does
+    transfer: Sequence[str] = ()  # data sets that the encoder is probed on, too
+    transfer_root: str = "."  # their folder
     validation: bool = False  # probes score every tenth training input, held out, instead of the test split
     training: Training = field(default_factory=Training)
 
@@ -105,6 +108,10 @@ class Experiment(ABC):
     def augment(self, group: str, method: Method, views: Views, settings: Any) -> Callable[[Tensor], Tensor] | None:
         """Return what a batch goes through before a viewmaker, if any, and the encoder take it."""
         return views.augment
+
+    def transfers(self, settings: Any) -> Mapping[str, Waveforms | None]:
+        """Return the data sets there are to transfer to, and what they are read as."""
+        return dict.fromkeys(IMAGE_SETS)
 
     def as_seen(self, group: str, settings: Any, x: Tensor) -> Tensor:
         """Return inputs as figures show them and probes in files take them."""

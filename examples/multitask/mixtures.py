@@ -1,7 +1,7 @@
 """Speech over noise, as the Feature Dropout paper has it."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -73,41 +73,86 @@ class Mixed(Pairs):
         super().__init__(train=train, seed=seed, redraw=redraw, shared=shared_noise_probability)
         self.speech, self.noises, self.mixture = speech, noises, mixture
         self.length, self.repeats = length, repeats
-        self._clips = [_to_power(clip[_middle(len(clip), length)]) for clip in speech.clips]
         self._gain = 10 ** (-snr / 20)
-        self._starts = [_loud_starts(clip, length) for clip in noises.clips]
+        self._clips = Clips([_to_power(clip[_middle(len(clip), length)]) for clip in speech.clips])
+        self._noise = Clips(noises.clips)
+        self._loud = [_loud_starts(clip, length) for clip in noises.clips]
+        self._power: dict[tuple[int, int], float] = {}
         self._of_class = [(noises.label == label).nonzero().flatten() for label in range(int(noises.label.max()) + 1)]
 
     def __len__(self) -> int:
-        return self.repeats * len(self._clips)
+        return self.repeats * len(self.speech.clips)
+
+    def to(self, device: torch.device) -> Self:
+        """Keep the sounds on a device, where they are mixed; what comes of it stays the same, to the bit."""
+        self._clips, self._noise = self._clips.to(device), self._noise.to(device)
+        return self
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
         """Return a batch; a DataLoader asks for it at once if `collate_fn` leaves it as it is."""
-        x = torch.zeros(len(indices), 1, self.length)
+        x = torch.zeros(len(indices), 1, self.length, device=self._clips.samples.device)
         batch: dict[str, Any] = {}
         if self.mixture != "noise":
-            for row, i in zip(x, indices, strict=True):
-                clip = self._clips[i % len(self._clips)]
-                start = int(self.rng(i, 2).integers(self.length - len(clip) + 1))
-                row[0, start : start + len(clip)] = clip
-            chosen = torch.as_tensor(indices) % len(self._clips)
+            chosen = [i % len(self.speech.clips) for i in indices]
+            room = [self.length - self._clips.lengths[i] + 1 for i in chosen]
+            starts = [-int(self.rng(i, 2).integers(most)) for i, most in zip(indices, room, strict=True)]
+            x = self._clips.cut(chosen, starts, self.length)[:, None]
             batch |= {name: label[chosen] for name, label in self.speech.labels.items()}
         if self.mixture == "speech":
             return {"views": [x, x], **batch}
         first, second = self.draw_pairs(indices, self._draw)
-        view = x + torch.stack([noise for noise, _ in first])
-        views = [view, view if second is first else x + torch.stack([noise for noise, _ in second])]
-        return {"views": views, **batch, "noise": torch.tensor([label for _, label in first])}
+        view = x + self._noises(first)
+        views = [view, view if second is first else x + self._noises(second)]
+        return {"views": views, **batch, "noise": torch.tensor([label for label, _, _ in first])}
 
-    def _draw(self, rng: np.random.Generator) -> tuple[Tensor, int]:
+    def _draw(self, rng: np.random.Generator) -> tuple[int, int, int]:
+        """Draw a label, a clip, and where in it."""
         label = int(rng.integers(len(self._of_class)))
         clip = int(rng.choice(self._of_class[label]))
-        start = int(rng.choice(self._starts[clip]))
-        return self._gain * _to_power(self.noises.clips[clip][start : start + self.length])[None], label
+        return label, clip, int(rng.choice(self._loud[clip]))
+
+    def _noises(self, drawn: Sequence[tuple[int, int, int]]) -> Tensor:
+        found = self._noise.cut([clip for _, clip, _ in drawn], [start for *_, start in drawn], self.length)
+        powers = torch.tensor([self._root_of_power(clip, start) for _, clip, start in drawn], device=found.device)
+        return (self._gain * (found / powers[:, None]))[:, None]
+
+    def _root_of_power(self, clip: int, start: int) -> float:
+        """Return it as it is on the CPU: other devices sum in another order."""
+        if (clip, start) not in self._power:
+            part = self.noises.clips[clip][start : start + self.length]
+            self._power[clip, start] = _root_of_power(part).item()
+        return self._power[clip, start]
+
+
+class Clips:
+    """Sounds of any lengths in one tensor, of which many parts are cut out at once."""
+
+    def __init__(self, clips: Sequence[Tensor]) -> None:
+        self.lengths = [len(clip) for clip in clips]
+        self.samples = torch.cat(list(clips))
+        self._offsets = torch.tensor([0, *self.lengths]).cumsum(0)[:-1]
+
+    def to(self, device: torch.device) -> Self:
+        """Move the samples."""
+        self.samples = self.samples.to(device)
+        return self
+
+    def cut(self, which: Sequence[int], starts: Sequence[int], length: int) -> Tensor:
+        """Return parts of clips, ``(N, length)``, with silence before a clip, where a start is negative, and after."""
+        device = self.samples.device
+        sizes, offsets = torch.tensor([self.lengths[i] for i in which]), self._offsets[list(which)]
+        begin, sizes, offsets = (row.to(device)[:, None] for row in (torch.tensor(starts), sizes, offsets))
+        place = begin + torch.arange(length, device=device)
+        inside = (place >= 0) & (place < sizes)
+        return torch.where(inside, self.samples[torch.where(inside, offsets + place, 0)], 0.0)
+
+
+def _root_of_power(x: Tensor) -> Tensor:
+    return x.square().mean().sqrt().clamp(min=1e-6)
 
 
 def _to_power(x: Tensor) -> Tensor:
-    return x / x.square().mean().sqrt().clamp(min=1e-6)
+    return x / _root_of_power(x)
 
 
 def _middle(length: int, most: int) -> slice:

@@ -1,9 +1,13 @@
-"""Shapes, digits and letters drawn over images, as the Feature Dropout paper's code draws them."""
+"""Shapes, digits and letters drawn over images, as the Feature Dropout paper's code draws them.
+
+Shapes lie in the middle third, of one colour, 71% opaque; a letter, of one colour and opaque, once in each quadrant, at
+a random place; a handwritten digit four times, transparent where it is black.
+"""
 
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -19,12 +23,11 @@ QUADRANTS = ((4, 4), (4, 16), (16, 4), (16, 16))  # of the digits' top left corn
 DIGIT = 10  # pixels
 
 
-class Drawn(NamedTuple):
-    """An overlay: colours ``(3, 32, 32)`` in [0, 1], opacity ``(1, 32, 32)``, and its label."""
+class Overlays(NamedTuple):
+    """Overlays of a batch: colours ``(N, 3, 32, 32)`` in [0, 1], or one for all, and opacities ``(N, 1, 32, 32)``."""
 
     colour: Tensor
     opacity: Tensor
-    label: int
 
 
 class Overlaid(Pairs):
@@ -69,61 +72,67 @@ class Overlaid(Pairs):
     def __len__(self) -> int:
         return len(self.images.x)
 
+    def to(self, device: torch.device) -> Self:
+        """Keep the images on a device, where overlays are drawn over them; what is drawn stays the same, to the bit."""
+        self.images = Images(*(part.to(device) for part in self.images))
+        return self
+
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
         """Return a batch; a DataLoader asks for it at once if `collate_fn` leaves it as it is."""
-        x = self.images.x[torch.as_tensor(indices)].float() / 255
-        background = self.images.label[torch.as_tensor(indices)]
+        chosen = torch.as_tensor(indices, device=self.images.x.device)
+        x = self.images.x[chosen].float() / 255
+        background = self.images.label[chosen]
         if self.overlay == "none":
             return {"views": [x, x], "background": background}
         first, second = self.draw_pairs(indices, self._draw)
-        view = _paste(x, first)
+        drawn = self._over(first)
+        view = _paste(x, drawn)
         return {
-            "views": [view, view if second is first else _paste(x, second)],
+            "views": [view, view if second is first else _paste(x, self._over(second))],
             "background": background,
-            "overlay": torch.tensor([drawn.label for drawn in first]),
-            "mask": torch.stack([drawn.opacity for drawn in first]),
+            "overlay": torch.tensor([row[0] for row in first], device=x.device),
+            "mask": drawn.opacity,
         }
 
-    def _draw(self, rng: np.random.Generator) -> Drawn:
+    def _draw(self, rng: np.random.Generator) -> list[int | float]:
+        """Draw a label, which picture, a colour, and places, from the top and from the left."""
         match self.overlay:
             case "shapes":
-                return draw_shape(rng, self.jitter)
+                label = int(rng.integers(3))
+                return [label, label, *rng.random(3), *_moves(rng, self.jitter)]
             case "letters":
-                return draw_letter(rng)
-        return draw_digit(rng, self.train, self.jitter, self.digits)
+                label = int(rng.integers(26))
+                colour = rng.random(3)
+                starts = (start for corner in ((0, 0), (0, 16), (16, 0), (16, 16)) for start in corner)
+                return [label, label, *colour, *(rng.integers(at, at + (7 if at == 0 else 6)) for at in starts)]
+        labels = digit_images(self.digits, self.train)[1]
+        which = int(rng.integers(len(labels)))
+        places = [at + move for corner in QUADRANTS for at, move in zip(corner, _moves(rng, self.jitter), strict=True)]
+        return [int(labels[which]), which, 0.0, 0.0, 0.0, *places]
 
-
-def draw_shape(rng: np.random.Generator, jitter: int = 0) -> Drawn:
-    """Draw a square, a triangle or a circle in the middle third, of one colour, 71% opaque."""
-    label = int(rng.integers(3))
-    colour = torch.from_numpy(rng.random(3)).float()
-    opacity = SHAPE_OPACITY * torch.roll(_shapes()[label], tuple(_moves(rng, jitter)), (1, 2))
-    return Drawn(_flat(colour), opacity, label)
-
-
-def draw_letter(rng: np.random.Generator) -> Drawn:
-    """Draw a capital letter four times, once in each quadrant at a random place, of one colour, opaque."""
-    label = int(rng.integers(26))
-    colour = torch.from_numpy(rng.random(3)).float()
-    mask = _letters()[label]
-    opacity = torch.zeros(1, SIZE, SIZE)
-    for low in ((0, 0), (0, 16), (16, 0), (16, 16)):
-        top, left = (int(rng.integers(start, start + (7 if start == 0 else 6))) for start in low)
-        height, width = min(mask.shape[0], SIZE - top), min(mask.shape[1], SIZE - left)
-        place = opacity[0, top : top + height, left : left + width]
-        place.copy_(torch.maximum(place, mask[:height, :width]))
-    return Drawn(_flat(colour), opacity, label)
-
-
-def draw_digit(rng: np.random.Generator, train: bool, jitter: int = 0, source: str = "digits") -> Drawn:
-    """Paste a handwritten digit of 10 x 10 pixels four times; where it is black it is transparent."""
-    digits, labels = digit_images(source, train)
-    j = int(rng.integers(len(digits)))
-    grey = torch.zeros(1, SIZE, SIZE)
-    for top, left in QUADRANTS:
-        down, right = _moves(rng, jitter)
-        grey[0, top + down : top + down + DIGIT, left + right : left + right + DIGIT] = digits[j]
-    return Drawn(grey.expand(3, -1, -1), (grey > 0).float(), int(labels[j]))
+    def _over(self, rows: Sequence[Sequence[int | float]]) -> Overlays:
+        """Put pictures in their places, on the device of the images."""
+        device = self.images.x.device
+        table = torch.tensor(rows, dtype=torch.float64).float().to(device)
+        which, places = table[:, 1].long(), table[:, 5:].long().unflatten(1, (-1, 2)).unbind(1)
+        colour = table[:, 2:5, None, None]
+        if self.overlay == "shapes":
+            pictures = _pictures("shapes", self.digits, self.train, device)
+            across = (torch.arange(SIZE, device=device) - places[0][:, :, None]) % SIZE
+            opacity = pictures[which[:, None, None], across[:, 0, :, None], across[:, 1, None, :]]
+            return Overlays(colour, SHAPE_OPACITY * opacity[:, None])
+        pictures = _pictures(self.overlay, self.digits, self.train, device)
+        height, width = pictures.shape[1:]
+        found = torch.zeros(len(rows), SIZE, SIZE, device=device)
+        for place in places:
+            across = torch.arange(SIZE, device=device) - place[:, :, None]
+            inside = (across >= 0) & (across < torch.tensor([[height], [width]], device=device))
+            inside = inside[:, 0, :, None] & inside[:, 1, None, :]
+            down, right = across[:, 0].clamp(0, height - 1), across[:, 1].clamp(0, width - 1)
+            here = pictures[which[:, None, None], down[:, :, None], right[:, None, :]]
+            found = torch.where(inside, here if self.overlay == "digits" else torch.maximum(found, here), found)
+        found = found[:, None]
+        return Overlays(colour, found) if self.overlay == "letters" else Overlays(found, (found > 0).float())
 
 
 @functools.cache
@@ -151,8 +160,16 @@ def digit_images(source: str, train: bool) -> tuple[Tensor, Tensor]:
     return torch.stack([torch.from_numpy(np.array(digit)) for digit in small]).float() / 255, labels.long()
 
 
-@functools.cache
-def _shapes() -> list[Tensor]:
+@functools.lru_cache(4)
+def _pictures(overlay: str, digits: str, train: bool, device: torch.device) -> Tensor:
+    """Return the shapes, letters or digits, ``(K, H, W)`` in [0, 1], on a device."""
+    if overlay == "digits":
+        return digit_images(digits, train)[0].to(device)
+    return (_shapes() if overlay == "shapes" else _letters()).to(device)
+
+
+def _shapes() -> Tensor:
+    """A square, a triangle and a circle in the middle third."""
     low, high = SIZE / 3, 2 * SIZE / 3
     masks = []
     for name in ("square", "triangle", "circle"):
@@ -164,13 +181,12 @@ def _shapes() -> list[Tensor]:
             pen.polygon([(low, high), (high, high), (SIZE / 2, low)], fill=255)
         else:
             pen.ellipse((low, low, high, high), fill=255)
-        masks.append(torch.from_numpy(np.array(image))[None].float() / 255)
-    return masks
+        masks.append(torch.from_numpy(np.array(image)).float() / 255)
+    return torch.stack(masks)
 
 
-@functools.cache
-def _letters() -> list[Tensor]:
-    """The capitals in 12 points of a font that comes with Matplotlib, without margins."""
+def _letters() -> Tensor:
+    """The capitals in 12 points of a font that comes with Matplotlib, each at the top and left of its picture."""
     import matplotlib
 
     font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), 12)
@@ -178,18 +194,14 @@ def _letters() -> list[Tensor]:
     for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ":
         image = Image.new("L", (24, 24))
         ImageDraw.Draw(image).text((4, 4), letter, fill=255, font=font)
-        masks.append(torch.from_numpy(np.array(image.crop(image.getbbox()))).float() / 255)
-    return masks
+        left, top, _, _ = image.getbbox() or (0, 0, 0, 0)
+        masks.append(torch.from_numpy(np.array(image.crop((left, top, left + 16, top + 16)))).float() / 255)
+    return torch.stack(masks)
 
 
 def _moves(rng: np.random.Generator, jitter: int) -> list[int]:
     return rng.integers(-jitter, jitter + 1, size=2).tolist()
 
 
-def _flat(colour: Tensor) -> Tensor:
-    return colour[:, None, None].expand(3, SIZE, SIZE)
-
-
-def _paste(x: Tensor, drawn: Sequence[Drawn]) -> Tensor:
-    opacity, colour = (torch.stack([getattr(d, part) for d in drawn]) for part in ("opacity", "colour"))
-    return x + opacity * (colour - x)
+def _paste(x: Tensor, drawn: Overlays) -> Tensor:
+    return x + drawn.opacity * (drawn.colour - x)

@@ -2,9 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 T = TypeVar("T")
@@ -39,6 +40,10 @@ class Pairs(Dataset[dict[str, Any]], ABC):
         batch = self.__getitems__([index])
         return {name: [v[0] for v in value] if name == "views" else value[0] for name, value in batch.items()}
 
+    def to(self, device: torch.device) -> Self:
+        """Keep what batches are made of on a device, if it can be."""
+        return self
+
     @abstractmethod
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
         """Return a batch; a DataLoader asks for it at once if `collate_fn` leaves it as it is."""
@@ -65,6 +70,11 @@ class Part(Dataset[dict[str, Any]]):
 
     def __init__(self, data: Pairs, indices: Sequence[int]) -> None:
         self.data, self.indices, self.seed = data, indices, data.seed
+
+    def to(self, device: torch.device) -> Self:
+        """Keep the whole on a device."""
+        self.data.to(device)
+        return self
 
     @property
     def epoch(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from viewaug.examples.multitask.cells import Cell, group_by, means, minutes, read_cell, read_cells, tasks_of
 from viewaug.examples.multitask.experiment import Experiment
 from viewaug.examples.multitask.figures import draw_budgets, draw_curves
+from viewaug.examples.multitask.transfer import table
 
 from viewaug._files import replacing
 from viewaug._markdown import markdown_table
@@ -145,6 +146,8 @@ def write_report(experiment: Experiment, out: Path, paper: Mapping[str, Any]) ->
             "The best of each in the mean over tasks, of those with three seeds; where there are none, with the most.",
             compared,
         ]
+    if moved := table(cells):
+        parts += ["## Transfer", "Of the frozen encoder to other data, beside the first paper's figures.", moved]
     parts += [
         "## While training",
         "![Accuracy while training](curves.png)",

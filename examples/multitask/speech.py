@@ -1,4 +1,4 @@
-"""Labelled utterances to put noise under: AudioMNIST, FSDD, Speech Commands, or a package's synthetic voices."""
+"""Labelled utterances to put noise under: AudioMNIST, FSDD, Speech Commands, LibriSpeech, or synthetic voices."""
 
 import re
 from collections.abc import Mapping
@@ -40,8 +40,9 @@ def speech(source: str, *, train: bool, sample_rate: int) -> Speech:
         source: ``"synthetic"``, eSpeak NG's voices, of which the test on digits hears others than the training;
             ``"speechcommands"``, the digits of torchaudio's, downloaded to ``~/.cache/viewaug``; an .npz file of FSDD
             (``audio``, ``offsets``, ``digit``, ``speaker``, ``index``, ``sample_rate``); a folder of its recordings,
-            such as ``7_jackson_32.wav``, of which the first five takes are for testing; or that of AudioMNIST, with a
-            folder for each speaker, such as ``26/7_26_3.wav``, of which :data:`UNSEEN_SPEAKERS` are.
+            such as ``7_jackson_32.wav``, of which the first five takes are for testing; that of AudioMNIST, with a
+            folder for each speaker, such as ``26/7_26_3.wav``, of which :data:`UNSEEN_SPEAKERS` are; or ``LibriSpeech``
+            with ``train-clean-100``, of which the label is the speaker, and every tenth utterance for testing.
         train: which split.
         sample_rate: to resample to, in Hz.
 
@@ -54,10 +55,14 @@ def speech(source: str, *, train: bool, sample_rate: int) -> Speech:
     if source == "speechcommands":
         return _speech_commands(train, sample_rate)
     path = Path(source)
+    if (path / "train-clean-100").is_dir():
+        return _librispeech(path, train, sample_rate)
     if path.is_dir():
-        path = path / "data" if (path / "data").is_dir() else path
-        return _audio_mnist(path, train, sample_rate) or _recordings(path, train, sample_rate)
-    expected = "synthetic, speechcommands or a path of FSDD or AudioMNIST"
+        if found := audio_mnist(path, train):
+            clips = [read_waveform(file, sample_rate)[0] for file, _ in found]
+            return Speech(clips, {"digit": torch.tensor([digit for _, digit in found])})
+        return _recordings(path, train, sample_rate)
+    expected = "synthetic, speechcommands or a path of FSDD, AudioMNIST or LibriSpeech"
     return read_npz(path, lambda file: _fsdd(file, train, sample_rate), expected)
 
 
@@ -83,16 +88,31 @@ def _fsdd(file: Mapping[str, np.ndarray], train: bool, sample_rate: int) -> Spee
     return Speech(clips, labels)
 
 
-def _audio_mnist(folder: Path, train: bool, sample_rate: int) -> Speech | None:
+def audio_mnist(folder: Path, train: bool) -> list[tuple[Path, int]]:
+    """Return the recordings of AudioMNIST in a folder, and their digits; none where there are none of either split.
+
+    Raises:
+        FileNotFoundError: if there are only those of the other split.
+    """
+    folder = folder / "data" if (folder / "data").is_dir() else folder
     named = [(file, re.fullmatch(r"(\d)_(\d\d)_\d+", file.stem)) for file in sorted(folder.glob("[0-9][0-9]/*.wav"))]
     found = [(file, int(name[1])) for file, name in named if name and (int(name[2]) in UNSEEN_SPEAKERS) != train]
-    if not named:
-        return None
-    if not found:
+    if named and not found:
         speakers = "speakers for training" if train else f"one of the speakers {UNSEEN_SPEAKERS} for the test"
         raise FileNotFoundError(f"Expected recordings of AudioMNIST by {speakers} in {folder}, but found none.")
-    clips = [read_waveform(file, sample_rate)[0] for file, _ in found]
-    return Speech(clips, {"digit": torch.tensor([digit for _, digit in found])})
+    return found
+
+
+def _librispeech(folder: Path, train: bool, sample_rate: int) -> Speech:
+    """The 100 hours; the paper trains on them all, but then nothing is left to hear a speaker again in."""
+    from torchaudio.datasets import LIBRISPEECH
+
+    data = LIBRISPEECH(folder.parent, "train-clean-100", folder.name)
+    about = [data.get_metadata(i) for i in range(len(data))]
+    speakers = sorted({speaker for _, _, _, speaker, *_ in about})
+    chosen = [(path, speaker) for path, _, _, speaker, _, utterance in about if (utterance % 10 != 9) == train]
+    clips = [read_waveform(folder / path, sample_rate)[0] for path, _ in chosen]
+    return Speech(clips, {"speaker": torch.tensor([speakers.index(speaker) for _, speaker in chosen])})
 
 
 def _recordings(folder: Path, train: bool, sample_rate: int) -> Speech:

@@ -221,15 +221,20 @@ def fit_heads(train: Known, *scored: Known) -> tuple[dict[str, nn.Linear], list[
 
     heads: dict[str, nn.Linear] = {}
     found: list[dict[str, float]] = [{} for _ in scored]
-    for task, label in train[1].items():
-        known = label != UNKNOWN
+    for task in train[1]:
         with threadpool_limits(1):  # each worker has a core
-            fitted = Probe.fit(nn.Identity(), train[0][known], {task: label[known]})
+            fitted = Probe.fit(nn.Identity(), *_known(train, task))
         heads[task] = fitted.heads[0]  # type: ignore[assignment]
-        for accuracy, (z, labels) in zip(found, scored, strict=True):
-            known = labels[task] != UNKNOWN
-            accuracy[task] = 100 * fitted.accuracy(z[known], {task: labels[task][known]})[task]
+        for accuracy, part in zip(found, scored, strict=True):
+            accuracy[task] = 100 * fitted.accuracy(*_known(part, task))[task]
     return heads, found
+
+
+def _known(part: Known, task: str) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the features and the labels of inputs of which a label is known."""
+    label = part[1][task].to(part[0].device)
+    known = label != UNKNOWN
+    return part[0][known], {task: label[known]}
 
 
 def labelled(arrays: Arrays, count: int | None) -> Tensor:
@@ -251,13 +256,15 @@ def labelled(arrays: Arrays, count: int | None) -> Tensor:
 def proxies(encoder: nn.Module, views: Views, arrays: Arrays, device: str) -> dict[str, float]:
     """Return what is known of the features without labels, in the validation part."""
     places = arrays.where(VALIDATION)[:_LOOK]
-    clean = features(encoder, arrays, places, device)
+    clean = features(encoder, arrays, places, device).cpu()
     x = arrays.take(places)
     side = x.shape[-1] // 2
     torch.manual_seed(0)
+    if views.viewmaker is not None:
+        views.viewmaker.cpu()
     with torch.no_grad():
-        both = [encode(encoder, views(x), device) for _ in range(2)]
-        halves = [encode(encoder, part, device) for part in (x[..., :side], x[..., -side:])] if side else None
+        both = [encode(encoder, views(x), device).cpu() for _ in range(2)]
+        halves = [encode(encoder, part, device).cpu() for part in (x[..., :side], x[..., -side:])] if side else None
     return {
         "alignment": alignment(both[0], both[1]),
         "uniformity": uniformity(clean),
@@ -273,8 +280,8 @@ def accelerator(device: str) -> str:
 
 
 def encode(encoder: nn.Module, x: Tensor, device: str | torch.device) -> Tensor:
-    """Return the features of inputs, ``(N, F)``, on the CPU; of a network that diverged, which know nothing, 0."""
-    return torch.cat([encoder(part.to(device)).float().cpu() for part in x.split(256)]).nan_to_num(0.0, 0.0, 0.0)
+    """Return the features of inputs, ``(N, F)``; of a network that diverged, which know nothing, 0."""
+    return torch.cat([encoder(part.to(device)).float() for part in x.split(256)]).nan_to_num(0.0, 0.0, 0.0)
 
 
 def _curve(encoder: nn.Module, arrays: Arrays, settings: Settings, device: str) -> float:

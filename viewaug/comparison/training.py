@@ -1,6 +1,7 @@
 """Pretraining on pairs of views by Lightning: the module, and one run that can be resumed."""
 
 import logging
+import math
 import random
 import shutil
 import time
@@ -21,6 +22,8 @@ from viewaug._files import replacing
 from viewaug.adapters.lightning import ViewmakerCallback
 from viewaug.comparison.objectives import Objective
 from viewaug.comparison.schedules import warmed_cosine
+
+MINUTES = 5.0  # between two checkpoints within an epoch
 
 
 @dataclass(frozen=True)
@@ -102,31 +105,64 @@ def hardest(objective: Objective, views: Sequence[Tensor]) -> tuple[Tensor, Tens
     return x[first[pair], sample], x[second[pair], sample]
 
 
-class Log(pl.Callback):
-    """Keeps CPU time and, every few epochs, what `measure` finds, and saves a checkpoint after each epoch.
+class TimeIsUp(Exception):  # noqa: N818, as it is no error
+    """A run has stopped before its end, with a checkpoint to go on from."""
 
-    It comes last among the callbacks, as it saves the states of the others.
+
+class Log(pl.Callback):
+    """Keeps CPU time and, every few epochs, what `measure` finds, and saves checkpoints.
+
+    There is one after each epoch, and within an epoch after :data:`MINUTES`. It comes last among the callbacks, as it
+    saves the states of the others.
 
     Args:
         measure: its time does not count; None for no measurement.
         every: how often, in epochs.
         tick: called after each epoch.
+        until: of `time.monotonic()`, when the run stops after a checkpoint; None for no such end.
     """
 
-    def __init__(self, measure: Callable[[], dict[str, float]] | None, every: int, tick: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        measure: Callable[[], dict[str, float]] | None,
+        every: int,
+        tick: Callable[[], None],
+        until: float | None = None,
+    ) -> None:
         self.measure, self.every, self.tick = measure, every, tick
+        self.until = math.inf if until is None else until
         self.seconds = 0.0
         self.curve: list[dict[str, float]] = []
+        self.begun: tuple[int, int] = (0, 0)  # an epoch, and how many of its batches are behind
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Learn where the checkpoint belongs."""
         self.folder = Path(trainer.default_root_dir)
+        self._saved = time.monotonic()
 
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        self._start = time.process_time()
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        trainer.train_dataloader.sampler.begun = self.begun
+        self._start, self._behind = time.process_time(), self.begun[1]
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:  # not where an epoch goes on
+        self._start, self._behind = time.process_time(), 0
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._behind += 1
+        if self._behind == trainer.num_training_batches:
+            return  # what comes at the end of the epoch saves and stops
+        late = time.monotonic() >= self.until
+        if late or time.monotonic() - self._saved > 60 * MINUTES:
+            self.seconds += time.process_time() - self._start
+            self._start = time.process_time()
+            self.begun = (trainer.current_epoch, self._behind)
+            self._save(trainer)
+        if late:
+            self._stop(trainer)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         self.seconds += time.process_time() - self._start
+        self.begun = (0, 0)
         epoch = trainer.current_epoch + 1
         row = {"epoch": epoch, "seconds": round(self.seconds, 1), "loss": trainer.callback_metrics["loss"].item()}
         for name in ("budget", "distortion"):
@@ -137,17 +173,28 @@ class Log(pl.Callback):
             row |= self.measure()
             pl_module.train()
         self.curve.append(row)
+        self._save(trainer)
+        self.tick()
+        if time.monotonic() >= self.until and epoch < trainer.max_epochs:
+            self._stop(trainer)
+
+    def _stop(self, trainer: Any) -> None:
+        raise TimeIsUp(f"Time is up after {trainer.global_step} steps; the same command goes on from there.")
+
+    def _save(self, trainer: Any) -> None:
         with replacing(self.folder / "last.ckpt") as temporary:
             trainer.save_checkpoint(temporary)
-        self.tick()
+        self._saved = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is kept."""
-        return {"seconds": self.seconds, "curve": self.curve}
+        return {"seconds": self.seconds, "curve": self.curve, "begun": list(self.begun)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what :meth:`state_dict` returned."""
         self.seconds, self.curve = state_dict["seconds"], list(state_dict["curve"])
+        epoch, behind = state_dict["begun"]
+        self.begun = (epoch, behind)
 
 
 class Clock(pl.Callback):
@@ -246,6 +293,12 @@ def quiet_trainer(
     )
 
 
+def root_device(accelerator: str) -> torch.device:
+    """Return the device that Lightning would train on."""
+    device: torch.device = quiet_trainer([], accelerator, logger=False).strategy.root_device
+    return device
+
+
 def viewmaker_callback(
     viewmaker: Viewmaker,
     *,
@@ -284,8 +337,9 @@ def _precision(wanted: str, accelerator: str) -> str:
 class EpochOrder(Sampler[int]):
     """An order that depends on the data set's seed and on the epoch alone, so that a resumed run has the same one."""
 
-    def __init__(self, data: Any) -> None:
-        self.data = data
+    def __init__(self, data: Any, batch: int) -> None:
+        self.data, self.batch = data, batch
+        self.begun = (0, 0)  # an epoch that goes on, and how many of its batches are behind
 
     def set_epoch(self, epoch: int) -> None:
         """Tell the data set, too; Lightning calls this."""
@@ -296,12 +350,14 @@ class EpochOrder(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(1000 * self.data.seed + self.data.epoch)
-        return iter(torch.randperm(len(self.data), generator=generator).tolist())
+        order = torch.randperm(len(self.data), generator=generator).tolist()
+        epoch, behind = self.begun
+        return iter(order[behind * self.batch :] if epoch == self.data.epoch else order)
 
 
 def epoch_loader(data: Dataset[Any], batch: int) -> DataLoader[Any]:
     """Return whole batches of a data set that gives them for lists of indices, in an order of each epoch's own."""
-    return DataLoader(data, sampler=EpochOrder(data), batch_size=batch, drop_last=True, collate_fn=_as_it_is)
+    return DataLoader(data, sampler=EpochOrder(data, batch), batch_size=batch, drop_last=True, collate_fn=_as_it_is)
 
 
 def _as_it_is(batch: Any) -> Any:
