@@ -530,7 +530,7 @@ def test_fits_twice_and_leaves_validation_alone():
     assert 5e-4 < (weights(own.viewmaker) - before).abs().mean() < 5e-3
 
 
-@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("host", [HOSTS[0], pytest.param(HOSTS[1], marks=pytest.mark.long)])
 def test_imports_no_lightning_but_the_one_in_use(host):
     code = f"""
 import sys, viewaug, viewaug.adapters
@@ -572,7 +572,7 @@ torch.save((start, weights(own.viewmaker), weights(model.net), model.first), f"{
 """
 
 
-@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("host", [HOSTS[0], pytest.param(HOSTS[1], marks=pytest.mark.long)])
 def test_two_processes_agree(host, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), host=host))
