@@ -1,6 +1,8 @@
-"""Processes that tests share: forked from one that has the imports behind it, which take longer than what they do."""
+"""What tests share: processes, and a disk without room."""
 
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,10 @@ PRELOADED = ["viewaug.viewmaker", "viewaug.metrics", "torch._dynamo", "pytest", 
 
 @pytest.fixture(scope="session")
 def processes(tmp_path_factory) -> Callable[..., Any]:
-    """Return what starts ``function(rank, folder, *arguments)`` in processes, and gives the folder, and them."""
+    """Return what starts ``function(rank, folder, *arguments)`` in processes, and gives the folder, and them.
+
+    They are forked from one that has the imports behind it, which take longer than what they do.
+    """
     context = torch.multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
 
@@ -26,3 +31,19 @@ def processes(tmp_path_factory) -> Callable[..., Any]:
         return folder, running
 
     return start
+
+
+@pytest.fixture
+def no_room() -> Callable[[int], Any]:
+    """Return a context in which no file can become larger than so many bytes."""
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
