@@ -121,7 +121,7 @@ INDUCTOR: Games = {"compiled": (2, play, {"compiled": "inductor"})}
 def meet(folder: str, name: str, rank: int, ranks: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/{name}", rank=rank, world_size=ranks, timeout=timedelta(seconds=120)
+        "gloo", init_method=f"file://{folder}/{name}", rank=rank, world_size=ranks, timeout=timedelta(minutes=10)
     )
 
 

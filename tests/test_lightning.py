@@ -577,7 +577,7 @@ def test_two_processes_agree(host, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), host=host))
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, script, tmp_path], check=True, env=environment, timeout=120, capture_output=True)
+    subprocess.run([sys.executable, script, tmp_path], check=True, env=environment, timeout=300, capture_output=True)
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     (start, viewmaker, net, first), (_, other_viewmaker, other_net, other_first) = ranks
     assert torch.equal(viewmaker, other_viewmaker)
