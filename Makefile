@@ -11,9 +11,12 @@ help: ## list the targets
 demo: $(VENV)/examples.stamp ## set up, then look at three real data sets; options: make demo ARGS="--data smartwatch"
 	$(BIN)/viewaug demo $(ARGS)
 
-test: lint ## set up, then lint, type-check, run tests and doctests, and try the wheel
+test: LEFT_OUT := -m 'not long'
+test: test-all ## set up, then lint, type-check, run tests and doctests, and try the wheel
+
+test-all: lint ## the same, with the tests that take longer
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(LEFT_OUT)
 	$(wheel)
 
 fuzz: $(VENV)/dev.stamp ## set up, then try random cases; options: make fuzz ARGS="files --minutes 10"
@@ -33,6 +36,13 @@ test-newest: ## run the tests with the newest versions there are, in .venv-newes
 	$(PYTHON) -m venv .venv-newest
 	.venv-newest/bin/python -m pip install --upgrade --upgrade-strategy eager pip --editable '.[dev]'
 	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n 2
+
+audit: $(VENV)/dev.stamp ## list the licences of what is installed, then look it up among known vulnerabilities
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet pip-audit pip-licenses
+	.venv-audit/bin/pip-licenses --python=$(BIN)/python --order=license
+	$(BIN)/python -m pip freeze --exclude-editable > .venv-audit/installed.txt
+	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement .venv-audit/installed.txt
 
 docs: $(VENV)/docs.stamp ## set up, then build the site into docs/_build/html
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
@@ -93,4 +103,4 @@ $(VENV)/examples.stamp: pyproject.toml | $(BIN)/pip
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
-.PHONY: help demo test fuzz kills test-lowest test-newest docs lint format clean
+.PHONY: help demo test test-all audit fuzz kills test-lowest test-newest docs lint format clean

@@ -1,6 +1,9 @@
 """Kill runs at random moments, again and again: in the end there is what a run without a kill leaves, bit for bit.
 
-python tests/kills.py [compare] [grid] [lightning] [save] [--kills 50], or make kills
+python tests/kills.py [compare] [grid] [lightning] [save] [diagnose] [--on one two full] [--kills 50], or make kills
+
+On a folder there is one process; or there are two, of which one is killed, or both; or one on a full disk, a tmpfs of
+random size, which makes it end with one line unless it is killed before. Then the disk grows, and the run goes on.
 """
 
 import argparse
@@ -13,12 +16,19 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from PIL import Image
+from safetensors import safe_open
 
 import viewaug
+from viewaug.probes import Probe, save_probe
 
 TIMES = ("seconds",)  # in cells, which no two runs share
 LIGHTNING = """
@@ -72,13 +82,21 @@ def commands(folder: Path) -> dict[str, list[str]]:
     x = rng.random((200, 1, 32), dtype=np.float32) + 0.3 * label[:, None, None].astype("float32")
     np.savez(folder / "data.npz", x=x, label=label)
     compare = ["compare", "--data", str(folder / "data.npz"), "--methods", "none", "noise", "learned", "--seeds", "3"]
-    compare += ["--trials", "2", "--steps", "40", "--workers", "1", "--out"]
+    compare += ["--trials", "2", "--steps", "40", "--workers", "1", "--probes", "--out"]
     grid = ["viewaug.examples.multitask_image", "--preset", "quick", "--methods", "noise", "learned", "--epochs", "6"]
+    checkpoints = [str(folder / f"{name}.safetensors") for name in ("a", "b", "c")]
+    for file in checkpoints:
+        viewaug.save(viewaug.Viewmaker(1, dims=1, width=8, value_range=None), file)
+    probe = Probe.fit(torch.nn.Flatten(), torch.from_numpy(x), {"label": torch.from_numpy(label)})
+    save_probe(probe, folder / "probe.pt2", torch.from_numpy(x))
+    diagnose = ["diagnose", "--checkpoint", *checkpoints, "--data", str(folder / "data.npz"), "--trust"]
+    diagnose += ["--probe", str(folder / "probe.pt2"), "--out"]
     return {
         "compare": ["-m", "viewaug.cli", *compare],
         "grid": ["-m", *grid, "--workers", "1", "--out"],
         "lightning": ["-c", LIGHTNING],
         "save": ["-c", SAVE],
+        "diagnose": ["-m", "viewaug.cli", *diagnose],
     }
 
 
@@ -100,8 +118,14 @@ def end(process: subprocess.Popen[bytes], timeout: float | None = None) -> None:
     assert process.returncode == 0, error.decode()
 
 
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a command with all its processes."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
 def contents(out: Path) -> dict[str, Any]:
-    """Return what a run left, without times."""
+    """Return what a run left, without times; raise where a file is cut off."""
 
     def timeless(part: Any) -> Any:
         if isinstance(part, dict):
@@ -109,69 +133,140 @@ def contents(out: Path) -> dict[str, Any]:
         return [timeless(value) for value in part] if isinstance(part, list) else part
 
     found: dict[str, Any] = {}
-    for file in sorted(out.rglob("*")):
-        if file.suffix == ".json" and file.parent.name == "cells":
+    for file in sorted(out.rglob("[!.]*")):  # temporary names begin with a point
+        if file.suffix == ".json" and file.name != "plan.json":
             found[file.name] = timeless(json.loads(file.read_text()))
         elif file.suffix == ".safetensors":
-            viewmaker = viewaug.load(file)
-            weights = {name: value.numpy().tobytes() for name, value in viewmaker.state_dict().items()}
-            found[file.name] = viewmaker.config, weights  # bytes of the file are in no fixed order
+            with safe_open(file, "np") as opened:  # bytes of the file are in no fixed order
+                weights = {name: opened.get_tensor(name).tobytes() for name in opened.keys()}  # noqa: SIM118
+                found[file.name] = opened.metadata(), weights
+        elif file.suffix in (".pt2", ".ckpt"):
+            with zipfile.ZipFile(file) as archive:
+                assert archive.testzip() is None, f"{file} is cut off"
+        elif file.suffix == ".png":
+            with Image.open(file) as image:
+                image.load()
     return found
 
 
-def run(name: str, command: list[str], folder: Path, kills: int, seed: int) -> None:
-    """Run once in peace, then be killed so many times; raise an AssertionError where something differs."""
-    draw = random.Random(seed)
-    began = time.monotonic()
-    end(start(command, folder / "whole"))
-    longest = time.monotonic() - began
-    expected = contents(folder / "whole")
-    assert expected
-    done = ends = 0
-    fresh(folder)
-    while done < kills:
-        process = start(command, folder / "killed")
-        try:
-            end(process, draw.uniform(0.2, 1.0) * longest)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            done += 1
-            contents(folder / "killed")  # no file is cut off
-            continue
-        compare(expected, contents(folder / "killed"))
-        ends += 1
-        fresh(folder)
-    end(start(command, folder / "killed"))
-    compare(expected, contents(folder / "killed"))
-    print(f"{name}: {done} kills, {ends + 1} runs to the end, {len(expected)} files as without a kill", flush=True)
+class Trial:
+    """A command, what it leaves in peace, and a folder to disturb it in."""
+
+    def __init__(self, name: str, folder: Path, seed: int) -> None:
+        self.name, self.folder, self.draw = name, folder, random.Random(seed)
+        self.command = commands(folder)[name]
+        self.whole, self.killed = folder / "whole", folder / "killed"
+        began = time.monotonic()
+        end(start(self.command, self.whole))
+        self.longest = time.monotonic() - began
+        self.expected = contents(self.whole)
+        assert self.expected
+        self.killed.mkdir()
+
+    def fresh(self) -> None:
+        """Begin anew, with the plan of the run without a kill: it holds prices, which no two runs share."""
+        for place in self.killed.iterdir():
+            shutil.rmtree(place) if place.is_dir() else place.unlink()
+        if (self.whole / "plan.json").exists():
+            shutil.copy(self.whole / "plan.json", self.killed)
+
+    def check(self) -> None:
+        """Raise an AssertionError that names what differs."""
+        found = contents(self.killed)
+        odd = [name for name in self.expected | found if self.expected.get(name) != found.get(name)]
+        assert not odd, f"other results after kills: {', '.join(odd)}"
+
+    def check_error(self, error: str) -> None:
+        """Raise an AssertionError unless an error says that the disk is full, a command's without a trace."""
+        assert "No space left on device" in error.splitlines()[-1], error
+        assert self.command[0] == "-c" or "Traceback" not in error, error
+
+    def on_a_folder(self, processes: int, kills: int) -> str:
+        """Start processes on one folder, and kill one or all of them, until there were so many kills."""
+        done = ends = 0
+        self.fresh()
+        while done < kills:
+            running = [start(self.command, self.killed) for _ in range(processes)]
+            doomed = self.draw.sample(running, self.draw.randint(1, processes))
+            time.sleep(self.draw.uniform(0.2, 1.0) * self.longest)
+            killed = [process for process in doomed if process.poll() is None]
+            for process in killed:
+                kill(process)
+            done += len(killed)
+            contents(self.killed)
+            survivors = [process for process in running if process not in killed]
+            for process in survivors:
+                end(process)
+            if survivors:
+                self.check()
+                ends += 1
+                self.fresh()
+        end(start(self.command, self.killed))
+        self.check()
+        return f"{done} kills, {ends + 1} runs to the end"
+
+    def on_a_full_disk(self, kills: int) -> str:
+        """Run on a disk that is too small, and then on the same one when it has grown."""
+        size = sum(file.stat().st_size for file in self.whole.rglob("*") if file.is_file())
+        done = full = 0
+        for _ in range(kills):
+            with disk(self.killed) as resize:
+                self.fresh()
+                used = shutil.disk_usage(self.killed).used
+                resize(used + self.draw.randrange(4096, size))
+                process = start(self.command, self.killed)
+                try:
+                    _, error = process.communicate(timeout=self.draw.uniform(0.5, 2.0) * self.longest)
+                    if process.returncode:
+                        full += 1
+                        self.check_error(error.decode())
+                except subprocess.TimeoutExpired:
+                    done += 1
+                    kill(process)
+                contents(self.killed)
+                resize(2**30)
+                end(start(self.command, self.killed))
+                self.check()
+        return f"{full} ends by a full disk, {done} kills"
 
 
-def compare(expected: dict[str, Any], found: dict[str, Any]) -> None:
-    """Raise an AssertionError that names what differs."""
-    odd = [name for name in expected | found if expected.get(name) != found.get(name)]
-    assert not odd, f"other results after kills: {', '.join(odd)}"
-
-
-def fresh(folder: Path) -> None:
-    """Begin anew, with the plan of the run without a kill: it holds prices, which no two runs share."""
-    shutil.rmtree(folder / "killed", ignore_errors=True)
-    (folder / "killed").mkdir()
-    if (folder / "whole" / "plan.json").exists():
-        shutil.copy(folder / "whole" / "plan.json", folder / "killed" / "plan.json")
+@contextmanager
+def disk(place: Path) -> Iterator[Callable[[int], None]]:
+    """Mount a tmpfs, in a namespace where that is allowed, and give what sets its size."""
+    mount = ["mount", "-t", "tmpfs", "none", place, "-o"]
+    subprocess.run([*mount, "size=1g"], check=True)
+    try:
+        yield lambda size: subprocess.run([*mount, f"remount,size={size}"], check=True) and None
+    finally:
+        subprocess.run(["umount", place], check=True)
 
 
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = ["compare", "grid", "lightning", "save"]
+    names, places = ["compare", "grid", "lightning", "save", "diagnose"], ["one", "two", "full"]
     parser.add_argument("what", nargs="*", default=names, help=", ".join(names))
+    parser.add_argument(
+        "--on", nargs="+", choices=places, default=places, help="a folder for one, for two; a full disk"
+    )
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if "full" in options.on and "MAY_MOUNT" not in os.environ:
+        os.environ["MAY_MOUNT"] = "1"
+        os.execvp("unshare", ["unshare", "--user", "--map-root-user", "--mount", sys.executable, *sys.argv])
     for name in options.what:
-        with tempfile.TemporaryDirectory() as folder:
-            run(name, commands(Path(folder))[name], Path(folder), options.kills, options.seed)
+        for place in options.on:
+            # A trainer has a folder of its own; on a full disk Lightning cuts off its own checkpoints.
+            if name == "lightning" and place != "one":
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                trial = Trial(name, Path(folder), options.seed)
+                if place == "full":
+                    done = trial.on_a_full_disk(options.kills)
+                else:
+                    done = trial.on_a_folder(places.index(place) + 1, options.kills)
+                print(f"{name}, {place}: {done}, {len(trial.expected)} files as without", flush=True)
 
 
 if __name__ == "__main__":

@@ -102,10 +102,10 @@ def worker(rank: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes(tmp_path):
+def test_two_processes(processes):
     """Each rank has a loss of its own; the budget moves by their mean on both."""
-    torch.multiprocessing.spawn(worker, (str(tmp_path),), nprocs=2)
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    folder, _ = processes(worker, 2)
+    found = [torch.load(folder / f"{rank}.pt") for rank in range(2)]
     expected = controller().step(0.4)
     for rank in range(2):
         assert found[rank][0].item() == pytest.approx(expected)

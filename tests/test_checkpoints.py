@@ -196,6 +196,15 @@ class TestBadFile:
             load(path)
 
 
+def test_without_room_the_old_file_stays(path, no_room):
+    save(small(), path)
+    before = path.read_bytes()
+    with no_room(1000), pytest.raises(OSError, match="cannot be written"):
+        save(Viewmaker(), path)
+    assert path.read_bytes() == before
+    assert [*path.parent.iterdir()] == [path]
+
+
 @pytest.mark.parametrize("viewmaker", [None, nn.Linear(2, 2), small().state_dict()])
 def test_saves_viewmakers_only(path, viewmaker):
     with pytest.raises(TypeError, match="`viewmaker`"):

@@ -1,8 +1,10 @@
 """``viewaug compare``: planted cases, the verdict, equal prices, resuming, the report, its code, and bad input."""
 
 import errno
+import functools
 import json
 import math
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -37,6 +39,7 @@ SPLIT = np.repeat(["train", "validation", "test"], [400, 200, 400])
 LABEL = np.arange(N) % 4
 IMAGES = Kind(3, (32, 32), (0.0, 1.0), [0.5] * 3, [0.2] * 3)
 SERIES = Kind(6, (100,), None, [0.0] * 6, [1.0] * 6)
+long = functools.partial(pytest.param, marks=pytest.mark.long)
 KINDS = {
     "images": IMAGES,
     "spectrograms": Kind(1, (40, 33), None, [-20.0], [5.0]),
@@ -103,6 +106,7 @@ class TestPlanted:
         x[:, :, :4] += 4 * rng.standard_normal((N, 1, 4, 16))  # and so does a stripe at the top
         self.check(self.compare(x, ["none", "noise", "mask"]), "mask")
 
+    @pytest.mark.long
     def test_fine_detail(self):
         rng = np.random.default_rng(0)
         x = waves(rng, LABEL, 8, 0.5, 0.75)[:, None, None, None] + 1.0 * rng.standard_normal((N, 1, 8, 8, 8))
@@ -122,7 +126,7 @@ def finished(tmp_path_factory):
     (folder / "own_views.py").write_text("def flip(x):\n    return x.flip(-1)\n")
     command = [sys.executable, "-m", "viewaug.cli", "compare", "--data", data, "--out", folder / "out"]
     options = ["--methods", "none", "learned:mask", "--with", "mine=own_views:flip"]
-    options += ["--encoders", "2", "--seeds", "3", "--trials", "2", "--steps", "4", "--workers", "2"]
+    options += ["--encoders", "2", "--seeds", "3", "--trials", "2", "--steps", "4", "--workers", "1"]
     environment = {"OMP_NUM_THREADS": "1", "PATH": "", "HOME": str(folder)}
     done = subprocess.run([*command, *options], cwd=folder, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
@@ -179,12 +183,26 @@ class TestCommand:
         assert {file: file.stat().st_mtime_ns for file in rest} == rest
         assert again.stdout.endswith(printed)  # after what was there already
 
+    @pytest.mark.long
+    def test_two_workers(self, finished):
+        """They find what one does."""
+        folder, options, printed = finished
+        shutil.copytree(folder / "out", folder / "two", ignore=shutil.ignore_patterns("cells"))
+        options = [*options[:-1], "2"]
+        command = [sys.executable, "-m", "viewaug.cli", "compare", "--data", folder / "data.npz", *options]
+        environment = {"OMP_NUM_THREADS": "1", "PATH": "", "HOME": str(folder)}
+        done = subprocess.run(
+            [*command, "--out", folder / "two"], cwd=folder, capture_output=True, text=True, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == printed.replace(str(folder / "out"), str(folder / "two"))
+
     def test_other_settings_are_refused(self, finished, capsys):
         with pytest.raises(SystemExit):
             run("--data", finished[0] / "data.npz", "--out", finished[0] / "out", "--batch", 8, "--steps", 2)
         assert "other data or settings" in capsys.readouterr().err
 
-    @pytest.mark.parametrize("host", ["train.py", "train_by_lightly.py", "train_by_lightning.py"])
+    @pytest.mark.parametrize("host", ["train.py", *(long(f"train_by_{name}.py") for name in ("lightly", "lightning"))])
     def test_code_runs_as_printed(self, finished, host):
         code = finished[0] / "out" / "snippets" / host
         assert code.read_text().rstrip() in (finished[0] / "out" / "report.md").read_text()

@@ -264,7 +264,7 @@ def test_lightly_example(capsys):
 LAUNCHERS = {"own": [], "torchrun": ["-m", "torch.distributed.run", "--nproc-per-node", "2"]}
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", ["own", pytest.param("torchrun", marks=pytest.mark.long)])
 def test_lightly_example_in_two_processes(tmp_path, launcher):
     options = ["--fake", "--epochs", "1", "--batch", "4", "--devices", "2", "--accelerator", "cpu", "--out"]
     subprocess.run(

@@ -211,6 +211,19 @@ def test_mixtures_take_from_other_inputs():
     assert len((view[view != data[3]] * 20).round().unique()) > 4
 
 
+def test_without_room_it_says_so_and_goes_on(tmp_path, capsys, no_room):
+    """At the first cell, and at the figures."""
+    files(tmp_path)
+    for size in (500, 5000):
+        with no_room(size), pytest.raises(SystemExit):
+            main(command(tmp_path))
+        *_, line = capsys.readouterr().err.splitlines()
+        assert line.startswith("viewaug diagnose: ")
+        assert "File too large" in line
+    main(command(tmp_path))
+    assert capsys.readouterr().out.endswith("report.md\n")
+
+
 def test_names_of_files_with_other_signs(tmp_path):
     """A file is a file, whatever signs are in its name."""
     from viewaug.commands.diagnose import _named

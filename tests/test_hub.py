@@ -30,6 +30,15 @@ def test_folders(tmp_path):
     assert viewaug.__version__ in card
 
 
+def test_nothing_else_in_a_folder_is_read(tmp_path):
+    viewmaker = Viewmaker(width=8, depth=1)
+    folder = viewmaker.save_pretrained(tmp_path)
+    (folder / "README.md").write_bytes(b"---\nlibrary_name: !!python/object/apply:os.system [exit]\n\xff")
+    (folder / "config.json").write_text("no")
+    (folder / "viewmaker.py").write_text("raise SystemExit")
+    assert same(viewmaker, Viewmaker.from_pretrained(folder))
+
+
 def test_repositories(tmp_path, monkeypatch):
     """A double of the four calls that are made."""
     calls = []

@@ -158,9 +158,9 @@ def test_loads_on_use():
     assert viewaug.metrics.Distortion is Distortion
 
 
-def one_rank(rank: int, file: str) -> None:
+def one_rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     metrics, whole = build(), build(sync_on_compute=False)
     for metric, whole_metric, updates in zip(metrics, whole, data(), strict=True):
         metric.update(*updates[rank])
@@ -198,8 +198,8 @@ def compare(a, b) -> None:
             torch.testing.assert_close(value, b[name], equal_nan=True)
 
 
-def test_two_processes(tmp_path):
-    torch.multiprocessing.spawn(one_rank, (str(tmp_path / "store"),), nprocs=2)
+def test_two_processes(processes):
+    processes(one_rank, 2)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The multi-task image experiments: overlays, backgrounds, methods, training that resumes, the command, its report."""
 
 import contextlib
+import errno
 import json
 import math
 import time
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 from viewaug.examples import multitask_image
 from viewaug.examples.multitask import backgrounds as backgrounds_module
-from viewaug.examples.multitask import overlays
+from viewaug.examples.multitask import command, overlays
 from viewaug.examples.multitask.backgrounds import Images, backgrounds
 from viewaug.examples.multitask.cells import read_cells
 from viewaug.examples.multitask.engine import splits
@@ -186,6 +187,17 @@ def test_backgrounds(tmp_path):
     found = backgrounds("photographs", train=True, count=40)
     assert found.x.dtype == torch.uint8
     assert len(found.label.unique()) > 5
+
+
+def test_a_full_disk_ends_with_a_line(tmp_path, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for action, writes in (("run", "run_grid"), ("report", "write_report")):
+        monkeypatch.setattr(command, writes, full)
+        with pytest.raises(SystemExit):
+            multitask_image.main([action, *QUICK, "--out", str(tmp_path)])
+        assert capsys.readouterr().err.splitlines()[-1].endswith("No space left on device")
 
 
 def test_broken_digits_are_found_before_training(tmp_path, capsys):

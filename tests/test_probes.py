@@ -76,6 +76,13 @@ def test_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["probe.pt2"]
 
 
+def test_without_room_there_is_no_file(tmp_path, no_room):
+    x, label = data()
+    with no_room(1000), pytest.raises(OSError, match="File too large"):
+        save_probe(Probe.fit(nn.Flatten(), x, {"task": label}), tmp_path / "probe.pt2", x)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_correct_probability():
     logits = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
     found = correct_probability(lambda x: {"a": logits, "b": logits}, torch.zeros(2, 1), {"b": torch.tensor([2, 0])})

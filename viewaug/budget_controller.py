@@ -83,7 +83,7 @@ class BudgetController:
         return float(getattr(self.viewmaker, self.steered))
 
     def step(self, loss: float | Tensor) -> float:
-        """Take the loss of a step, averaged over processes, and return the budget, or strength, for the next one.
+        """Take the loss of a step, averaged over processes, which all call it, and return the next budget or strength.
 
         A loss that is not finite leaves it as it is.
         """

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from viewaug._files import replacing
+from viewaug._files import write_tensors
 from viewaug.originals import OriginalViewmaker
 from viewaug.viewmaker import Viewmaker
 
@@ -28,6 +27,7 @@ def save(viewmaker: Viewmaker, path: str | os.PathLike[str]) -> None:
     Raises:
         TypeError: if `viewmaker` is not a :class:`viewaug.Viewmaker`, or has an option that is no plain value.
         ValueError: if its perturbation is of a class without a name in :data:`viewaug.perturbations.PERTURBATIONS`.
+        OSError: if the file cannot be written, as on a full disk.
 
     Examples:
         >>> path = getfixture("tmp_path") / "viewmaker.safetensors"
@@ -37,10 +37,8 @@ def save(viewmaker: Viewmaker, path: str | os.PathLike[str]) -> None:
     """
     if not isinstance(viewmaker, Viewmaker):
         raise TypeError(f"Expected `viewmaker` to be a viewaug.Viewmaker, but got {type(viewmaker).__name__}.")
-    weights = {name: value.detach().cpu().contiguous() for name, value in viewmaker.state_dict().items()}
-    metadata = {"format": "pt", "viewaug": header(viewmaker)}
-    with replacing(path) as temporary:
-        save_file(weights, temporary, metadata)
+    weights = {name: value.detach().cpu() for name, value in viewmaker.state_dict().items()}
+    write_tensors(path, weights, {"format": "pt", "viewaug": header(viewmaker)})
 
 
 def header(viewmaker: Viewmaker) -> str:

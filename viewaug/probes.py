@@ -1,6 +1,7 @@
 """Linear probes: classifiers of several labels on a frozen encoder, which also score views."""
 
 import copy
+import io
 import os
 import zipfile
 from collections.abc import Callable, Mapping
@@ -124,8 +125,10 @@ def save_probe(probe: nn.Module, path: str | os.PathLike[str], x: Tensor) -> Non
     plain = copy.deepcopy(probe).eval().cpu().to(memory_format=torch.contiguous_format)  # as the file holds weights
     two = torch.cat([x[:1].cpu()] * 2)  # of one input, the number would be taken for fixed
     program = torch.export.export(plain, (two,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    written = io.BytesIO()  # a full disk makes PyTorch's own writing to a file end without saying so
+    torch.export.save(program, written)
     with replacing(path) as temporary:
-        torch.export.save(program, temporary)
+        temporary.write_bytes(written.getbuffer())
 
 
 def load_probe(path: str | os.PathLike[str], *, trust: bool = False) -> nn.Module:

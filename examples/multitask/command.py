@@ -86,6 +86,8 @@ def main(experiment: Experiment, description: str, sources: Mapping[str, str], a
             parser.error(f"argument --out: {error}")
         except TimeIsUp as stopped:
             parser.exit(TIMEOUT, f"{stopped}\n")
+        except OSError as error:  # such as a full disk
+            parser.exit(1, f"{parser.prog}: {error}\n")
     try:
         if options.action == "run" or getattr(options, next(iter(sources))):
             finished = {cell[experiment.group] for cell in read_cells(experiment, options.out)[0]}
@@ -94,6 +96,8 @@ def main(experiment: Experiment, description: str, sources: Mapping[str, str], a
         print(write_report(experiment, options.out, asdict(presets["paper"])))
     except FileNotFoundError as error:
         parser.error(f"argument --out: {error}")
+    except OSError as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
 
 
 def _estimate(experiment: Experiment, options: argparse.Namespace, settings: Any, groups: Iterable[str]) -> None:

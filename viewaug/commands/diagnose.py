@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 import viewaug
-from viewaug._files import replacing, sha256
+from viewaug._files import sha256, write_tensors
 from viewaug._imports import import_function
 from viewaug.adversary import check_values
 from viewaug.budget import ValueRange, constrain
@@ -201,8 +200,7 @@ def _write_scores(file: Path, scores: "Scores", settings: dict[str, Any]) -> Non
     if scores.mask_share is not None:
         tensors["mask"] = scores.mask_share
     metadata = {"settings": json.dumps(settings), "distortion": json.dumps(scores.distortion)}
-    with replacing(file) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+    write_tensors(file, tensors, metadata)
 
 
 def _read_scores(file: Path, settings: dict[str, Any]) -> "Scores | None":
