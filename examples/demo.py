@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     try:
         found = run(known, options.methods, options.out, options.device, options.workers)
-    except FileExistsError as error:
+    except OSError as error:  # of another run, or of a full disk
         parser.error(f"argument --out: {error}")
     text = "\n\n".join(report(DATA_SETS[name].title, known[name], found[name]) for name in options.data)
     with replacing(options.out / "report.md") as temporary:

@@ -212,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     setting = {"batches": options.batches, "steps": options.steps, "seed": options.seed}
     try:
         found = run_grid(run_cell, cells, options.out, setting, workers=options.workers)
-    except FileExistsError as error:
+    except OSError as error:  # of another run, or of a full disk
         parser.error(f"argument --out: {error}")
     results: dict[str, Any] = {"setting": setting, "lemma": found.pop("lemma")["found"]}
     for part in ("one_step", "train"):

@@ -171,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 out=folder,
             )
             found += cells_of(comparison, bits)
-    except (FileExistsError, FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     found.sort(key=lambda cell: list(options.methods).index(cell["method"]))
     settings = {"data": Path(options.data).name, "steps": options.steps, "batch": 256}

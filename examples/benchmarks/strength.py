@@ -370,7 +370,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         found = run_grid(run_cell, cells, options.out, asdict(settings), workers=workers, ticks=1)
         long = run_grid(run_long, {"long-0": (0, settings)}, options.out, asdict(settings), workers=1, ticks=1)
-    except FileExistsError as error:
+    except OSError as error:  # of another run, or of a full disk
         parser.error(f"argument --out: {error}")
     draw(list(found.values()), list(long.values()), options.out / "strength.png")
     text = report(list(found.values()), list(long.values()), settings)
