@@ -21,11 +21,13 @@ from lightly.loss import LeJEPALoss, NTXentLoss, VICRegLoss
 from lightly.models.modules import heads
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
+from tqdm import tqdm
 from viewaug.examples.photo_digits import PhotoDigits, photo_digits
 
 from viewaug import AdversarialAugmentation, JointOptimizer, Viewmaker, frozen_call
 from viewaug._files import replacing
 from viewaug._markdown import markdown_table
+from viewaug.commands._arguments import positive
 from viewaug.comparison.encoders import build_encoder
 from viewaug.comparison.grid import read_json, write_json
 from viewaug.comparison.schedules import warmed_cosine
@@ -165,16 +167,19 @@ def table(results: Mapping[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m viewaug.examples.steering", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("steering"))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--scorer-steps", type=int, default=400)
+    parser.add_argument("--out", type=Path, default=Path("steering"), help="folder for results; default steering")
+    for name, default, text in (
+        ("seeds", 3, "number of seeds, 0 to N-1"),
+        ("steps", 100, "of pretraining"),
+        ("scorer-steps", 400, "of training each scorer"),
+    ):
+        parser.add_argument(f"--{name}", type=positive(int), default=default, help=f"{text}; default {default}")
     options = parser.parse_args(arguments)
     settings = {"steps": options.steps, "scorer_steps": options.scorer_steps, "batch": BATCH, "weight": WEIGHT}
     file = options.out / "results.json"
     results: dict[str, Any] = read_json(file) if file.exists() else {"settings": settings, "cells": []}
     if results["settings"] != settings:
-        raise ValueError(f"Expected `--out` with the settings {settings}, but {file} has {results['settings']}.")
+        parser.error(f"argument --out: {file} is of {results['settings']}, not of {settings}")
     done = {(tuple(run["cell"]), run["seed"]) for run in results["cells"]}
     halves = (slice(0, TRAIN // 2), slice(TRAIN // 2, TRAIN))
     scorers = [
@@ -182,10 +187,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for seed, (who, architecture, part) in enumerate(zip(WHO, ("residual", "plain"), halves, strict=True))
     ]
     results["clean"] = {who: right(net).float().mean().item() for who, net in zip(WHO, scorers, strict=True)}
-    for cell, seed in itertools.product(CELLS, range(options.seeds)):
-        if (cell, seed) not in done:
-            results["cells"].append(run(cell, scorers, seed, options.steps))
-            write_json(file, results)
+    missing = [run for run in itertools.product(CELLS, range(options.seeds)) if run not in done]
+    for cell, seed in tqdm(missing, unit="run"):
+        results["cells"].append(run(cell, scorers, seed, options.steps))
+        write_json(file, results)
     print(table(results))
 
 
