@@ -135,11 +135,21 @@ def twins() -> str:
             if scores[0] is None or scores[1] is None:
                 row.append("")
                 continue
-            difference = [mine - theirs for mine, theirs in zip(scores[0], scores[1], strict=True)]
-            low, high = interval(difference)
-            row.append(f"{statistics.mean(difference):.1f} ({low:.1f} to {high:.1f})")
+            row.append(paired(scores[0], scores[1]))
         rows.append(row)
     return markdown_table(["views", *(column.title for column in found[:5])], rows)
+
+
+def paired(scores: Sequence[float], others: Sequence[float]) -> str:
+    """Return the mean difference of two kinds of views' scores, paired by seed, with its 95 % interval.
+
+    Examples:
+        >>> paired([1.0, 2.0, 4.0], [1.0, 1.0, 2.0])
+        '1.0 (-1.5 to 3.5)'
+    """
+    difference = [mine - theirs for mine, theirs in zip(scores, others, strict=True)]
+    low, high = interval(difference)
+    return f"{statistics.mean(difference):.1f} ({low:.1f} to {high:.1f})"
 
 
 def _grid(group: str, name: str, *folders: Path) -> Scores:

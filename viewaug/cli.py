@@ -1,4 +1,4 @@
-"""The command line: ``viewaug compare | demo | views | info | diagnose | extract | doctor``."""
+"""The command line: ``viewaug compare | demo | views | info | diagnose | extract | hub | doctor``."""
 
 import argparse
 import importlib
@@ -18,6 +18,7 @@ COMMANDS = {
         "measure which labels the views of a saved viewmaker destroy",
     ),
     "extract": ("viewaug.commands.extract", "write the viewmaker in a host's checkpoint to a file of its own"),
+    "hub": ("viewaug.commands.hub", "list the trained viewmakers that come with the package, or print a card"),
     "doctor": ("viewaug.commands.doctor", "print versions, devices and optional packages, and run a self-test"),
     "info": ("viewaug.commands.info", "print a saved viewmaker's configuration, cost and distortion"),
 }
