@@ -28,7 +28,7 @@ from viewaug.comparison import Comparison, compare
 from viewaug.comparison.grid import write_json
 
 RESULTS = Path(__file__).parent / "results" / "transfer"
-SEEDS, STEPS = 5, 240  # of the cheapest views
+SEEDS, STEPS = 5, 200  # of the cheapest views
 DIFFERENCES = (
     ("frozen", "learned"),
     ("frozen", "noise"),
