@@ -121,8 +121,8 @@ class TestShipped:
         viewaug.save(Viewmaker(1, budget=0.5), "photographs")
         assert viewaug.load("photographs").channels == 3
         assert Viewmaker.from_pretrained("photographs").channels == 3
-        assert viewaug.load("./photographs").channels == 1
-        assert viewaug.load(Path("photographs")).channels == 1
+        assert viewaug.load(Path("photographs")).channels == 3
+        assert viewaug.load(tmp_path / "photographs").channels == 1
 
     def test_command(self, capsys, tmp_path):
         assert main(["hub"]) == 0

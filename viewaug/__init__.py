@@ -32,6 +32,6 @@ def __getattr__(name: str) -> Any:
     """Load what needs an extra on first use."""
     if name == "compare":
         return importlib.import_module("viewaug.comparison").compare
-    if name in ("comparison", "diagnosis", "metrics", "perturbations", "plots", "probes", "testing"):
+    if name in ("comparison", "diagnosis", "hub", "metrics", "perturbations", "plots", "probes", "testing"):
         return importlib.import_module(f"viewaug.{name}")
     raise AttributeError(f"module 'viewaug' has no attribute {name!r}")

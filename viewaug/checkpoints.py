@@ -65,7 +65,7 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
 
     Args:
         path: the file; a folder that :meth:`viewaug.Viewmaker.save_pretrained` wrote; or the name of a viewmaker that
-            comes with the package, which goes before a file of the same name: write ``./name`` for that.
+            comes with the package, which goes before a file of the same name: give that by its full path.
         device: where to put the viewmaker.
 
     Raises:
@@ -81,7 +81,7 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
         >>> load("smartwatch").dims
         1
     """
-    place = TRAINED / path if path in shipped() else Path(path)
+    place = TRAINED / path if os.fspath(path) in shipped() else Path(path)
     place = place / FILE if place.is_dir() else place
     if not place.is_file():
         raise FileNotFoundError(

@@ -72,7 +72,7 @@ def card_file(name: str | Path) -> Path:
     Raises:
         FileNotFoundError: if there is none; the error lists those of the package.
     """
-    file = (TRAINED / name if name in shipped() else Path(name)) / CARD
+    file = (TRAINED / name if str(name) in shipped() else Path(name)) / CARD
     if not file.is_file():
         raise FileNotFoundError(
             f"Expected one of {', '.join(shipped())}, or a folder with a card, but there is no {file}."
@@ -112,7 +112,7 @@ def from_pretrained(name: str | Path, *, revision: str | None = None) -> Viewmak
         ImportError: for a repository, if huggingface_hub is not installed.
         ValueError: if the file is not a viewmaker's.
     """
-    if name in shipped() or Path(name).is_dir():
+    if str(name) in shipped() or Path(name).is_dir():
         return load(name)
     if str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
         raise FileNotFoundError(

@@ -17,16 +17,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
             hub.read_card(options.name)  # or an error, where it is another's
             print(hub.card_file(options.name).read_text(encoding="utf-8"))
             return
-        rows: list[tuple[str, ...]] = [("name", "made for", "channels", "dims", "budget", "kB")]
-        for name in shipped():
-            viewmaker = load(name)
-            size = (TRAINED / name / FILE).stat().st_size / 1000
-            bound = viewmaker.strength if viewmaker.budget is None else viewmaker.budget
-            cells = (viewmaker.channels, viewmaker.dims, f"{bound:.2g} {viewmaker.units}", f"{size:.0f}")
-            rows.append((name, hub.read_card(name).get("made for", ""), *map(str, cells)))
+        rows = shelf()
     except (OSError, ValueError) as error:
         parser.exit(1, f"viewaug hub: {error}\n")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
     print("\nviewaug.load(NAME) in Python, frozen:NAME or warm:NAME in viewaug compare, viewaug hub NAME for its card.")
+
+
+def shelf() -> list[list[str]]:
+    """Return a table of the viewmakers of the package, the head first."""
+    rows = [["name", "made for", "channels", "dims", "budget", "kB"]]
+    for name in shipped():
+        viewmaker = load(name)
+        size = (TRAINED / name / FILE).stat().st_size / 1000
+        cells = (viewmaker.channels, viewmaker.dims, f"{viewmaker.budget:.2f}", f"{size:.0f}")
+        rows.append([name, hub.read_card(name)["made for"], *map(str, cells)])
+    return rows
