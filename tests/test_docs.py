@@ -83,7 +83,7 @@ def test_tables_of_all_data_sets_are_those_of_the_results():
 
 
 def test_tables_of_transfer_are_the_results_that_are_kept():
-    page = PAGES["docs/evidence/transfer.md"]
+    page = PAGES["docs/evidence/frozen.md"]
     found = transfer.found()
     assert transfer.differences(found) in page
     assert transfer.prices(found) in page
