@@ -461,7 +461,6 @@ class TestBadInput:
             (["--methods", "expert:simclr"], "simclr"),
             (["--methods", "expert:nonsense"], "an expert of"),
             (["--methods", "mask/learned"], "views by hand, a slash"),
-            (["--methods", "mask/frozen:smartwatch"], "views by hand, a slash"),
             (["--methods", "frozen"], "as in frozen:photographs"),
             (
                 ["--methods", "warm:photographs"],
@@ -638,6 +637,8 @@ class TestMethods:
         assert method.kinds == (str(file),)
         assert parse("frozen:photographs", IMAGES).strengths(IMAGES)[0] == pytest.approx(ours.budget, rel=1e-2)
         assert parse("warm:photographs", IMAGES).strengths(IMAGES) == parse("learned", IMAGES).strengths(IMAGES)
+        with pytest.raises(ValueError, match="views by hand, a slash"):
+            parse("mask/frozen:photographs", IMAGES)
         with pytest.raises(ValueError, match="the value range None"):
             parse("frozen:photographs", IMAGES._replace(value_range=None))
 

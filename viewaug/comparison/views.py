@@ -38,6 +38,8 @@ SHORT = {
 }
 #: Views by a viewmaker that is trained already, whose name or file follows: as it is, or to go on learning.
 TRAINED = ("frozen", "warm")
+# What is below, and a strength, around a path, in which slashes and @ may be.
+_TRAINED_NAME = re.compile(rf"(?:(.+)/)?((?:{'|'.join(TRAINED)}):.+?)(?:@([\d.e-]+))?")
 MAKERS = ("none", "random", "learned", "expert", "hard", *TRAINED, "untrained", "supervised")
 #: What is shown beside the others, and never chosen.
 REFERENCES = ("untrained", "supervised")
@@ -248,14 +250,16 @@ def parse(name: str, kind: Kind, own: dict[str, str] | None = None) -> Method:
         ('random', ('mask',), 0.5)
     """
     own = own or {}
-    trained = re.fullmatch(rf"(?:(.+)/)?(({'|'.join(TRAINED)}):(.+?)(?:@([\d.e-]+))?)", name)  # paths have slashes, too
-    below, above = trained.group(1, 2) if trained else name.rpartition("/")[::2]
+    if found := _TRAINED_NAME.fullmatch(name):
+        below, rest, strength = found.groups(default="")
+    else:
+        below, _, rest = name.rpartition("/")
+        rest, _, strength = rest.partition("@")
     if below:
-        under, method = parse(below, kind, own), parse(above, kind, own)
+        under, method = parse(below, kind, own), parse(name.removeprefix(f"{below}/"), kind, own)
         if under.augment(kind) is None or method.maker not in ("random", "learned", *TRAINED):
             raise ValueError(f"Expected views by hand, a slash, and random or learned ones, but got {name!r}.")
         return replace(method, name=name, under=under)
-    rest, _, strength = name.partition("@")
     if rest in own:
         if strength:
             raise ValueError(f"Expected no strength for {rest!r}, but got {name!r}.")
@@ -265,10 +269,9 @@ def parse(name: str, kind: Kind, own: dict[str, str] | None = None) -> Method:
     if maker not in MAKERS or (kinds and maker in ("none", *REFERENCES)):
         known = ", ".join([*MAKERS, *SHORT, *own])
         raise ValueError(f"Expected a method of {known}, but got {name!r}.")
-    method = Method(name, maker, tuple(kinds.split("+")) if kinds else (), _number(name, strength))
-    if trained:
-        method = Method(name, trained[3], (trained[4],), _number(name, trained[5] or ""))
-    elif maker in TRAINED:
+    parts = [kinds] if maker in TRAINED else kinds.split("+")
+    method = Method(name, maker, tuple(parts) if kinds else (), _number(name, strength))
+    if maker in TRAINED and not kinds:
         raise ValueError(f"Expected the name or the file of a viewmaker, as in {maker}:photographs, but got {name!r}.")
     if maker == "expert" and kinds and kinds not in EXPERTS:
         raise ValueError(f"Expected an expert of {', '.join(EXPERTS)}, but got {name!r}.")
