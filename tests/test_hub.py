@@ -149,7 +149,7 @@ class TestCards:
     @pytest.mark.parametrize(
         ("line", "message"),
         [
-            ('viewaug: {"card": 2, "about": {}}', "a card of format 2; this viewaug reads format 1"),
+            ('viewaug: {"card": 2, "facts": []}', "a card of format 2; this viewaug reads format 1"),
             ('viewaug: {"card": 1}', "no card of a viewmaker"),
             ('viewaug: {"card": 1, "about": 3}', "no card of a viewmaker"),
             ("viewaug: [", "no card of a viewmaker"),

@@ -81,14 +81,13 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
         >>> load("smartwatch").dims
         1
     """
-    place = TRAINED / path if os.fspath(path) in shipped() else Path(path)
-    place = place / FILE if place.is_dir() else place
-    if not place.is_file():
+    path = TRAINED / path if os.fspath(path) in shipped() else Path(path)
+    path = path / FILE if path.is_dir() else path
+    if not path.is_file():
         raise FileNotFoundError(
             f"Expected `path` to be a file, a folder of one, or one of {', '.join(shipped())}, "
-            f"but found none at {place}."
+            f"but found none at {path}."
         )
-    path = place
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

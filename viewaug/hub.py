@@ -91,7 +91,8 @@ def read_card(name: str | Path) -> dict[str, str]:
     lines = file.read_text(encoding="utf-8").splitlines()
     try:
         found = json.loads(next(line for line in lines if line.startswith(_ENTRY)).removeprefix(_ENTRY))
-        version, about = found["card"], {str(name): str(text) for name, text in found["about"].items()}
+        version = found["card"]
+        about = {str(name): str(text) for name, text in found["about"].items()} if version == CARD_VERSION else {}
     except (AttributeError, KeyError, StopIteration, TypeError, ValueError):
         raise ValueError(f"{file} is no card of a viewmaker: its head has no '{_ENTRY.strip()}' that fits.") from None
     if version != CARD_VERSION:

@@ -86,9 +86,10 @@ class _Parts:
     def _make(self, kind: Kind, strength: float | None) -> str:
         """Return the lines that define the views."""
         if self.viewmaker is not None:
-            code = f"viewmaker = {viewmaker_code(self.viewmaker)}\n"
             if self.method.maker in TRAINED:
                 code = trained_code(self.method.kinds[0], self.viewmaker)
+            else:
+                code = f"viewmaker = {viewmaker_code(self.viewmaker)}\n"
             under = self.method.under
             return code if under is None else self._by_hand(under, kind, under.strength) + code
         return self._by_hand(self.method, kind, strength)
