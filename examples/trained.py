@@ -32,6 +32,7 @@ from viewaug.comparison.views import parse
 from viewaug.diagnosis import Data, score, summarise
 
 RATE = 8000  # of sounds, in Hz
+LENGTH = RATE // 2  # of a sound, in samples
 STEPS, BATCH = 400, 64
 _LOOK, _VIEWS = 256, 8  # held-out inputs, and views of each, that are measured
 
@@ -155,7 +156,7 @@ def photographs(source: str, train: int = 8192, test: int = 2000) -> dict[str, A
     return {"x": x.float() / 255, "photo": label, "split": split, "value_range": torch.tensor([0.0, 1.0])}
 
 
-def log_mel(source: str, length: int = RATE // 2) -> dict[str, Any]:
+def log_mel(source: str, length: int = LENGTH) -> dict[str, Any]:
     """Return log-mel spectrograms of the middles of utterances of `source`, as of :func:`speech`."""
     both = [speech(source, train=train, sample_rate=RATE) for train in (True, False)]
     waveforms = [torch.stack([_middle(clip, length) for clip in part.clips])[:, None] for part in both]

@@ -19,7 +19,7 @@ from viewaug.examples.multitask.backgrounds import backgrounds
 from viewaug.examples.multitask.noises import noises
 from viewaug.examples.multitask.overlays import Overlaid
 from viewaug.examples.npz import write_arrays
-from viewaug.examples.trained import BATCH, RATE, RECIPES, spectrograms
+from viewaug.examples.trained import BATCH, LENGTH, RATE, RECIPES, spectrograms
 from viewaug.examples.when import paired
 
 from viewaug._markdown import markdown_table
@@ -96,7 +96,7 @@ def overlaid(photographs: str, digits: str) -> dict[str, Any]:
 
 
 def sounds(source: str, _: str) -> dict[str, Any]:
-    """Return log-mel spectrograms of the loudest seconds of clips of `source`, as of :func:`noises`, by clip."""
+    """Return log-mel spectrograms of the loudest half seconds of clips of `source`, as of :func:`noises`, by clip."""
     waveforms, labels, clips = [], [], []
     for train in (True, False):
         found = noises(source, train=train, sample_rate=RATE)
@@ -109,9 +109,9 @@ def sounds(source: str, _: str) -> dict[str, Any]:
     return {"x": x, "sound": torch.tensor(labels), "group": torch.tensor(clips), "split": split}
 
 
-def _loudest(clip: Tensor, count: int = 5) -> Tensor:
-    """Return the loudest seconds of a clip, every half of one."""
-    windows = clip.unfold(0, RATE, RATE // 2)
+def _loudest(clip: Tensor, count: int = 6) -> Tensor:
+    """Return the loudest half seconds of a clip, of which the next one begins before the last one ends."""
+    windows = clip.unfold(0, LENGTH, LENGTH // 2)
     return windows[windows.square().mean(1).topk(min(count, len(windows))).indices.sort().values]
 
 
