@@ -81,8 +81,9 @@ for name in ("viewaug", "viewaug.adapters", "viewaug.examples"):
     file = Path(import_module(name).__file__).resolve()
     if not file.is_relative_to(site):
         sys.exit(f"{name} was imported from {file}, not from the wheel in {site}")
-if not (site / "viewaug" / "py.typed").is_file():
-    sys.exit("the wheel lacks viewaug/py.typed")
+for file in ("py.typed", "trained/photographs/viewmaker.safetensors", "trained/photographs/README.md"):
+    if not (site / "viewaug" / file).is_file():
+        sys.exit(f"the wheel lacks viewaug/{file}")
 print("The wheel holds viewaug, viewaug.adapters and viewaug.examples.")
 endef
 export IMPORT_FROM

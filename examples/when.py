@@ -132,26 +132,22 @@ TWINS = {"learned": "noise", "learned:mask": "mask", "learned:mix": "region", "e
 
 def twins() -> str:
     """Return what learning adds to random twins and to views by hand: points, paired by seed, with 95 % intervals."""
-    found = [column for column in columns() if any(_paired(column, *pair) for pair in TWINS.items())]
+    found = [column for column in columns() if any(_both(column, *pair) for pair in TWINS.items())]
     rows = []
     for learned, twin in TWINS.items():
         row = [f"`{learned}` less `{twin}`"]
         for column in found:
-            difference = _paired(column, learned, twin)
-            text = ""
-            if difference:
-                low, high = interval(difference)
-                text = f"{statistics.mean(difference):.1f} ({low:.1f} to {high:.1f})"
-            row.append(text)
+            scores = _both(column, learned, twin)
+            row.append(paired(*scores) if scores else "")
         rows.append(row)
     return markdown_table(["views", *(column.title for column in found)], rows)
 
 
-def _paired(column: Column, mine: str, theirs: str) -> list[float]:
-    """Return differences by seed, if there are five or more of both."""
-    scores = [column.scores.get(name, []) for name in (mine, theirs)]
+def _both(column: Column, *names: str) -> list[list[float]]:
+    """Return the scores of two kinds of views by seed, if there are five or more of both."""
+    scores = [column.scores.get(name, []) for name in names]
     both = min(map(len, scores))
-    return [a - b for a, b in zip(*(each[:both] for each in scores), strict=True)] if both >= 5 else []
+    return [each[:both] for each in scores] if both >= 5 else []
 
 
 def regrets() -> str:
@@ -200,6 +196,18 @@ def screened() -> str:
             (lost, [views, *(f"{each[title]:.1f}" if title in each else "" for title in titles), f"{lost:.1f}"])
         )
     return markdown_table(["views", *titles, "behind the best, at worst"], [row for _, row in sorted(rows)])
+
+
+def paired(scores: Sequence[float], others: Sequence[float]) -> str:
+    """Return the mean difference of two kinds of views' scores, paired by seed, with its 95 % interval.
+
+    Examples:
+        >>> paired([1.0, 2.0, 4.0], [1.0, 1.0, 2.0])
+        '1.0 (-1.5 to 3.5)'
+    """
+    difference = [mine - theirs for mine, theirs in zip(scores, others, strict=True)]
+    low, high = interval(difference)
+    return f"{statistics.mean(difference):.1f} ({low:.1f} to {high:.1f})"
 
 
 def _grid(group: str, name: str, *folders: Path) -> Scores:

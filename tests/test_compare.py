@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from viewaug.adapters.solo_learn import Settings as SoloSettings
 
 import viewaug
+from viewaug import Viewmaker, load, save
 from viewaug.cli import main
 from viewaug.comparison import Comparison, grid, study
 from viewaug.comparison import arrays as arrays_module
@@ -255,6 +256,7 @@ class TestCommand:
 
 
 SNIPPETS = ["none", "expert", "hard", "mixup", "learned:blend+additive", "learned:mask", "expert@0.5/learned"]
+SNIPPETS += ["frozen:photographs", "warm:photographs"]
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +279,11 @@ class TestSnippets:
         exec(compile(found.snippet(host, method), "snippet", "exec"), names)
         model = names["model"] if host != "lightning" else names["trainer"].lightning_module
         assert all(parameter.isfinite().all() for parameter in model.parameters())
-        assert ("JointOptimizer" in names) == (host != "lightning" and "learned" in method)
+        assert ("JointOptimizer" in names) == (host != "lightning" and ("learned" in method or "warm" in method))
+        if "photographs" in method:
+            learned = load("photographs").state_dict()
+            same = all(torch.equal(value, learned[name]) for name, value in names["viewmaker"].state_dict().items())
+            assert same == method.startswith("frozen")
 
     def test_of_solo_learn_is_a_configuration(self, shown):
         from omegaconf import OmegaConf
@@ -286,6 +292,8 @@ class TestSnippets:
         viewmaker = SoloSettings.of(node).build()
         assert viewmaker.config["perturbation"] == [{"name": "mix", "edge": 0.5}, "additive"]
         assert viewmaker.units == "std"
+        node = OmegaConf.create(shown[0].snippet("solo-learn", "frozen:photographs"))
+        assert SoloSettings.of(node).build().state_dict().keys() == load("photographs").state_dict().keys()
 
     def test_what_a_host_cannot_take(self, shown):
         with pytest.raises(ValueError, match="solo-learn"):
@@ -471,6 +479,13 @@ class TestBadInput:
             (["--methods", "expert:simclr"], "simclr"),
             (["--methods", "expert:nonsense"], "an expert of"),
             (["--methods", "mask/learned"], "views by hand, a slash"),
+            (["--methods", "frozen"], "as in frozen:photographs"),
+            (
+                ["--methods", "warm:photographs"],
+                "for 3 channels and 1 spatial dimensions, but photographs is for 3 and 2",
+            ),
+            (["--methods", "frozen:nonsense"], "photographs, smartwatch, but found none at nonsense"),
+            (["--methods", "frozen:no/where@0.1"], "found none at no/where"),
             (["--with", "mine=nowhere:at_all"], "nowhere"),
             (["--with", "mine"], "NAME=MODULE:FUNCTION"),
             (["--encoder", "nonsense"], "`encoder`"),
@@ -621,6 +636,42 @@ class TestMethods:
         learned = parse("learned", IMAGES)
         assert learned.views(IMAGES, 0.3).difficulty == 0.3
         assert learned.views(IMAGES, 0.3, contrastive=False).viewmaker.budget == 0.3
+
+    def test_trained(self, tmp_path):
+        """Of the package or a file, in whichever value range; a path may have slashes and strengths in it."""
+        bytes_ = IMAGES._replace(value_range=(0.0, 255.0))
+        ours = load("photographs")
+        file = tmp_path / "residual-learned@0.1-0.safetensors"
+        save(ours, file)
+        for name in ("frozen:photographs", f"warm:{file}", f"expert/frozen:{file}"):
+            views = parse(name, bytes_).views(bytes_, None)
+            assert views.viewmaker.value_range == (0.0, 255.0)
+            x = torch.rand(4, 3, 16, 16)
+            noise = ours.draw_noise(x)
+            torch.testing.assert_close(views.viewmaker(255 * x, noise) / 255, ours(x, noise), rtol=1e-3, atol=1e-4)
+            assert (views.augment is not None) == name.startswith("expert")
+        method = parse(f"frozen:{file}@0.3", IMAGES)
+        assert method.views(IMAGES, method.strength).viewmaker.budget == 0.3
+        assert method.kinds == (str(file),)
+        assert parse("frozen:photographs", IMAGES).strengths(IMAGES)[0] == pytest.approx(ours.budget, rel=1e-2)
+        assert parse("warm:photographs", IMAGES).strengths(IMAGES) == parse("learned", IMAGES).strengths(IMAGES)
+        with pytest.raises(ValueError, match="views by hand, a slash"):
+            parse("mask/frozen:photographs", IMAGES)
+        with pytest.raises(ValueError, match="the value range None"):
+            parse("frozen:photographs", IMAGES._replace(value_range=None))
+
+    def test_frozen_ones_stay_and_warm_ones_learn(self, tmp_path):
+        x, _ = small()
+        viewmaker = Viewmaker(3, dims=1, value_range=None, units="std", budget=0.2)
+        save(viewmaker, tmp_path / "mine.safetensors")
+        arrays, before = Arrays.of(x), viewmaker.state_dict()
+        for maker in ("frozen", "warm"):
+            method = parse(f"{maker}:{tmp_path / 'mine.safetensors'}", kind_of(arrays))
+            cell = Cell(method, 0.1, "residual", 0, 4, final=True)
+            found = pretrain(cell, arrays, Settings(batch=16), "cpu").views.viewmaker
+            same = [torch.equal(value, before[name]) for name, value in found.state_dict().items()]
+            assert all(same) if maker == "frozen" else not any(same)
+            assert (found.budget == 0.1) == (maker == "frozen")  # the other is steered, from its own
 
     def test_sensors_turn_all_triples_alike(self):
         torch.manual_seed(0)

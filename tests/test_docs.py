@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from viewaug.examples import former, linear_theory, random_bits, steering, when
+from viewaug.examples import former, linear_theory, random_bits, steering, transfer, when
 from viewaug.examples.multitask import report
 from viewaug.examples.multitask.cells import read_cells
 from viewaug.examples.multitask_audio import AudioExperiment
 from viewaug.examples.multitask_image import ImageExperiment
 
 import viewaug
+from viewaug._markdown import markdown_table
 from viewaug.commands._report import tables
+from viewaug.commands.hub import shelf
 from viewaug.comparison import Comparison
 from viewaug.perturbations import PERTURBATIONS
 
@@ -79,6 +81,20 @@ def test_tables_of_all_data_sets_are_those_of_the_results():
     assert when.twins() in PAGES["docs/when.md"]
     assert when.regrets() in PAGES["docs/when.md"]
     assert when.brief() in README
+
+
+def test_tables_of_transfer_are_the_results_that_are_kept():
+    page = PAGES["docs/evidence/frozen.md"]
+    found = transfer.found()
+    assert transfer.differences(found) in page
+    assert transfer.prices(found) in page
+    assert all(comparison.table in page for comparison in found.values())
+    assert all(comparison.verdict in page for comparison in found.values())
+
+
+def test_list_of_trained_viewmakers_is_that_of_the_package():
+    head, *rows = shelf()
+    assert markdown_table(head, rows, names=2) in PAGES["docs/guides/hub.md"]
 
 
 def test_diff_of_lightlys_example_is_the_file_that_is_applied():

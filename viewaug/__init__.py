@@ -43,6 +43,7 @@ def __getattr__(name: str) -> Any:
         "diagnosis",
         "distillation",
         "explanation",
+        "hub",
         "metrics",
         "perturbations",
         "plots",

@@ -14,6 +14,8 @@ from viewaug._files import write_tensors
 from viewaug.originals import OriginalViewmaker
 from viewaug.viewmaker import Viewmaker
 
+#: The file of a folder, and the folder of those folders that come with the package.
+FILE, TRAINED = "viewmaker.safetensors", Path(__file__).parent / "trained"
 _LARGEST = 100_000  # of an option that is a number of channels, pixels, ...
 
 
@@ -60,11 +62,12 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
     """Load a viewmaker that :func:`save` saved. Nothing in the file is executed.
 
     Args:
-        path: the file.
+        path: the file; a folder that :meth:`viewaug.Viewmaker.save_pretrained` wrote; or the name of a viewmaker that
+            comes with the package, which goes before a file of the same name: give that by its full path.
         device: where to put the viewmaker.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if there is no such file; the error lists the names.
         ValueError: if the file is truncated, not a viewmaker's, of an unknown version, or lacks a parameter.
 
     Examples:
@@ -73,10 +76,16 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
         >>> x = torch.randn(2, 12, 1000)
         >>> load(path)(x).shape
         torch.Size([2, 12, 1000])
+        >>> load("smartwatch").dims
+        1
     """
-    path = Path(path)
+    path = TRAINED / path if os.fspath(path) in shipped() else Path(path)
+    path = path / FILE if path.is_dir() else path
     if not path.is_file():
-        raise FileNotFoundError(f"Expected `path` to be a file, but found none at {path}.")
+        raise FileNotFoundError(
+            f"Expected `path` to be a file, a folder of one, or one of {', '.join(shipped())}, "
+            f"but found none at {path}."
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -84,6 +93,16 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
     except SafetensorError as error:
         raise ValueError(f"{path} is truncated or no safetensors file: {error}.") from error
     return build(path, metadata, weights).to(device)
+
+
+def shipped() -> list[str]:
+    """Return the names of the trained viewmakers that come with the package.
+
+    Examples:
+        >>> "digits-on-photographs" in shipped()
+        True
+    """
+    return sorted(file.parent.name for file in TRAINED.glob(f"*/{FILE}"))
 
 
 def build(path: Path, metadata: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Viewmaker:

@@ -1,4 +1,4 @@
-"""The command line: ``viewaug compare | demo | views | info | diagnose | explain | distil | extract | doctor``."""
+"""The command line: ``viewaug COMMAND``, one of `COMMANDS`."""
 
 import argparse
 import importlib
@@ -23,6 +23,7 @@ COMMANDS = {
     ),
     "distil": ("viewaug.commands.distil", "write the nearest fixed recipe, as Python and YAML, without a network"),
     "extract": ("viewaug.commands.extract", "write the viewmaker in a host's checkpoint to a file of its own"),
+    "hub": ("viewaug.commands.hub", "list the trained viewmakers that come with the package, or print a card"),
     "doctor": ("viewaug.commands.doctor", "print versions, devices and optional packages, and run a self-test"),
     "info": ("viewaug.commands.info", "print a saved viewmaker's configuration, cost and distortion"),
 }

@@ -398,24 +398,24 @@ class Viewmaker(nn.Module):
             cls, state_dict, budget=budget, clamp=clamp, frequency_domain=frequency_domain, activation=activation
         )
 
-    def save_pretrained(self, folder: str | Path, *, notes: str = "") -> Path:
+    def save_pretrained(self, folder: str | Path, **card: Any) -> Path:
         """Save it with a card; see :func:`viewaug.hub.save_pretrained`."""
         from viewaug import hub
 
-        return hub.save_pretrained(self, folder, notes=notes)
+        return hub.save_pretrained(self, folder, **card)
 
     @staticmethod
     def from_pretrained(name: str | Path, *, revision: str | None = None) -> "Viewmaker":
-        """Load one from a folder, or from the Hub; see :func:`viewaug.hub.from_pretrained`."""
+        """Load one of the package, from a folder, or from the Hub; see :func:`viewaug.hub.from_pretrained`."""
         from viewaug import hub
 
         return hub.from_pretrained(name, revision=revision)
 
-    def push_to_hub(self, name: str, *, notes: str = "", private: bool = False) -> str:
+    def push_to_hub(self, name: str, *, private: bool = False, **card: Any) -> str:
         """Upload it with a card; see :func:`viewaug.hub.push_to_hub`."""
         from viewaug import hub
 
-        return hub.push_to_hub(self, name, notes=notes, private=private)
+        return hub.push_to_hub(self, name, private=private, **card)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move or cast it; weights are never in float16, in which an Adam's moments and epsilon vanish."""

@@ -31,8 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="METHOD",
         help="none, noise, mask, channel-mask, region, mixup, crop; random, learned, or random:mask, "
         "learned:blend+additive, ... of any perturbations; expert or expert:simclr, :specaugment, :waveform, :sensors; "
-        "hard or hard:mask, the hardest pair of four; untrained and supervised, for reference. A strength may follow, "
-        "noise@0.1, for which there are no trials; expert/learned is learned views on top of others. "
+        "hard or hard:mask, the hardest pair of four; frozen:NAME and warm:NAME, of a trained viewmaker, a file or one "
+        "that `viewaug hub` lists, as it is or as a start; untrained and supervised, for reference. A strength may "
+        "follow, noise@0.1, for which there are no trials; expert/learned is learned views on top of others. "
         "Default: what fits the data",
     )
     parser.add_argument(

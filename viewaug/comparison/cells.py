@@ -152,6 +152,7 @@ def pretrain(cell: Cell, arrays: Arrays, settings: Settings, device: str, *, cur
                 decay=warmed_cosine(cell.steps),
                 difficulty=views.difficulty,
                 unrelated=unrelated,
+                frozen=not cell.method.learns,
             ),
         )
     order = _Order(arrays.where(TRAIN), settings.batch, cell.steps, cell.seed)

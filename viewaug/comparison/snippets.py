@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 from viewaug._code import rounded, viewmaker_code
-from viewaug.comparison.views import Kind, Method
+from viewaug.checkpoints import load
+from viewaug.comparison.views import TRAINED, Kind, Method
 from viewaug.viewmaker import Viewmaker
 
 HOSTS = ("plain", "lightly", "lightning", "solo-learn")
@@ -76,7 +77,10 @@ class _Parts:
     def _make(self, kind: Kind, strength: float | None) -> str:
         """Return the lines that define the views."""
         if self.viewmaker is not None:
-            code = f"viewmaker = {viewmaker_code(self.viewmaker)}\n"
+            if self.method.maker in TRAINED:
+                code = trained_code(self.method.kinds[0], self.viewmaker)
+            else:
+                code = f"viewmaker = {viewmaker_code(self.viewmaker)}\n"
             under = self.method.under
             return code if under is None else self._by_hand(under, kind, under.strength) + code
         return self._by_hand(self.method, kind, strength)
@@ -98,6 +102,12 @@ class _Parts:
         return ""
 
     @property
+    def augmentation(self) -> str:
+        """The line that makes an augmentation of the viewmaker, if there is one."""
+        frozen = ".freeze()" if self.method.maker == "frozen" else ""
+        return f"augmentation = AdversarialAugmentation(viewmaker){frozen}\n" if self.viewmaker is not None else ""
+
+    @property
     def note(self) -> str:
         """What the code leaves out."""
         return (
@@ -105,6 +115,14 @@ class _Parts:
             if self.views.count > 2
             else ""
         )
+
+
+def trained_code(place: str, viewmaker: Viewmaker) -> str:
+    """Return the lines that load a trained viewmaker, and set what has changed of it since."""
+    before, now = load(place).config, viewmaker.config
+    changed = [name for name in ("budget", "strength", "value_range") if before[name] != now[name]]
+    lines = [f"viewmaker = load({place!r})", *(f"viewmaker.{name} = {rounded(now[name])!r}" for name in changed)]
+    return "\n".join([*lines, ""])
 
 
 def _head(imports: list[str]) -> str:
@@ -156,7 +174,8 @@ def _imports(parts: _Parts) -> list[str]:
 
 
 def _ours(parts: _Parts, *names: str) -> list[str]:
-    used = ["Viewmaker", *names] if parts.viewmaker is not None else []
+    built = "load" if parts.method.maker in TRAINED else "Viewmaker"
+    used = [built, *names] if parts.viewmaker is not None else []
     used += ["BudgetController"] if parts.difficulty is not None else []
     used += ["JointOptimizer"] if parts.learns and "AdversarialAugmentation" in names else []
     return [f"from viewaug import {', '.join(sorted(used))}"] if used else []
@@ -164,7 +183,6 @@ def _ours(parts: _Parts, *names: str) -> list[str]:
 
 def _plain(parts: _Parts) -> str:
     imports = _imports(parts)
-    augmentation = "augmentation = AdversarialAugmentation(viewmaker)\n" if parts.viewmaker is not None else ""
     temperature = parts.settings["temperature"]
     criterion = (
         "def criterion(z0, z1):  # NT-Xent\n"
@@ -183,7 +201,7 @@ def _plain(parts: _Parts) -> str:
             model,
             parts.note,
             parts.make,
-            augmentation,
+            parts.augmentation,
             _optimizer(parts),
             "\n\n",
             criterion,
@@ -195,7 +213,6 @@ def _plain(parts: _Parts) -> str:
 def _lightly(parts: _Parts) -> str:
     imports = _imports(parts)
     imports += ["from lightly.loss import NTXentLoss", "from lightly.models.modules import SimCLRProjectionHead"]
-    augmentation = "augmentation = AdversarialAugmentation(viewmaker)\n" if parts.viewmaker is not None else ""
     return "".join(
         [
             _head(imports + _ours(parts, "AdversarialAugmentation")),
@@ -204,7 +221,7 @@ def _lightly(parts: _Parts) -> str:
             f"criterion = NTXentLoss({parts.settings['temperature']:g})\n",
             parts.note,
             parts.make,
-            augmentation,
+            parts.augmentation,
             _optimizer(parts),
             "\n",
             _loop(parts),
@@ -228,7 +245,8 @@ def _lightning(parts: _Parts) -> str:
     if parts.viewmaker is not None:
         imports.append("from viewaug.adapters.lightning import ViewmakerCallback")
         budget = ", budget=controller" if parts.difficulty is not None else ""
-        options = f"lr={s['viewmaker_lr']:g}, views='*'{budget}"
+        frozen = ", freeze_after_epoch=0" if parts.method.maker == "frozen" else ""
+        options = f"lr={s['viewmaker_lr']:g}, views='*'{budget}{frozen}"
         callback = f"{_controller(parts)}callback = ViewmakerCallback(viewmaker, {options})\n"
     module = (
         "\n\nclass SimCLR(pl.LightningModule):\n"
@@ -266,7 +284,10 @@ def _solo_learn(method: Method, kind: Kind, viewmaker: Viewmaker | None) -> str:
         what = f"{kind.dims} dims" if viewmaker is not None else f"{method.name}, views without a viewmaker"
         raise ValueError(f"Expected views of images by a viewmaker for solo-learn, but got {what}.")
     config = viewmaker.config
-    lines = ["defaults:", "  - viewmaker: default  # viewaug", "", "viewmaker:"]
-    names = ("channels", "budget", "units", "value_range", "generator", "perturbation")
+    names = ["channels", "budget", "units", "value_range", "generator", "perturbation"]
+    group = "frozen" if method.maker == "frozen" else "default"
+    lines = ["defaults:", f"  - viewmaker: {group}  # viewaug", "", "viewmaker:"]
+    if method.maker in TRAINED:
+        config, names = config | {"checkpoint": method.kinds[0]}, ["budget", "checkpoint"]
     lines += [f"  {name}: {json.dumps(rounded(config[name]))}" for name in names]
     return "\n".join([*lines, "", "hydra:", "  searchpath: [pkg://viewaug.adapters.solo_learn.conf]  # viewaug", ""])

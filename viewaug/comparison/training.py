@@ -307,6 +307,7 @@ def viewmaker_callback(
     decay: Callable[[int], float] | None = None,
     difficulty: float | None = None,
     unrelated: float | None = None,
+    frozen: bool = False,
 ) -> ViewmakerCallback:
     """Return the callback of learned views for batches with the key ``views``.
 
@@ -317,6 +318,7 @@ def viewmaker_callback(
         decay: factor of `lr` by the step, as the encoder's.
         difficulty: that a controller holds; None for none.
         unrelated: the loss of unrelated embeddings, for the controller.
+        frozen: whether it does not learn.
     """
     controller = None
     if difficulty is not None:
@@ -324,7 +326,8 @@ def viewmaker_callback(
             raise ValueError("Expected an objective with a loss of unrelated embeddings for `difficulty`.")
         controller = BudgetController(viewmaker, unrelated=unrelated, target=difficulty)
     rate = lr if decay is None else lambda step: lr * decay(step)
-    return ViewmakerCallback(viewmaker, lr=rate, views="views", budget=controller, seed=seed)
+    freeze = 0 if frozen else None
+    return ViewmakerCallback(viewmaker, lr=rate, views="views", budget=controller, freeze_after_epoch=freeze, seed=seed)
 
 
 def _precision(wanted: str, accelerator: str) -> str:

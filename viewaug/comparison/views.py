@@ -1,6 +1,7 @@
 """The views that are compared: each method is one line."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from viewaug._imports import import_function
+from viewaug.checkpoints import load
 from viewaug.comparison.expert import EXPERTS, default_expert
 from viewaug.viewmaker import Units, Viewmaker
 
@@ -34,7 +36,11 @@ SHORT = {
     "region": "random:mix",
     "crop": "random:crop",
 }
-MAKERS = ("none", "random", "learned", "expert", "hard", "untrained", "supervised")
+#: Views by a viewmaker that is trained already, whose name or file follows: as it is, or to go on learning.
+TRAINED = ("frozen", "warm")
+# What is below, and a strength, around a path, in which slashes and @ may be.
+_TRAINED_NAME = re.compile(rf"(?:(.+)/)?((?:{'|'.join(TRAINED)}):.+?)(?:@([\d.e-]+))?")
+MAKERS = ("none", "random", "learned", "expert", "hard", *TRAINED, "untrained", "supervised")
 #: What is shown beside the others, and never chosen.
 REFERENCES = ("untrained", "supervised")
 
@@ -92,7 +98,7 @@ class Method:
     Attributes:
         name: as it was given.
         maker: one of `MAKERS`, or of the user's functions.
-        kinds: the families, or the expert.
+        kinds: the families, the expert, or the trained viewmaker.
         strength: a fixed one; None to choose by trials.
         under: augmentations by hand, on top of which these views are made.
     """
@@ -106,16 +112,19 @@ class Method:
     @property
     def learns(self) -> bool:
         """Whether there is something to learn."""
-        return self.maker == "learned"
+        return self.maker in ("learned", "warm")
 
     def strengths(self, kind: Kind, contrastive: bool = True) -> tuple[float, ...]:
         """Return what trials choose from; nothing if there is no choice."""
         if self.strength is not None:
             return (self.strength,)
-        if self.maker in ("random", "learned"):
-            if self.viewmaker(kind).budget is None:
+        if self.maker in ("random", "learned", *TRAINED):
+            viewmaker = self.viewmaker(kind)
+            if viewmaker.budget is None:
                 return _STRENGTHS
-            return _DIFFICULTIES if self.learns and contrastive else _BUDGETS
+            if self.learns and contrastive:
+                return _DIFFICULTIES
+            return tuple(float(f"{viewmaker.budget * budget / _BUDGETS[0]:.3g}") for budget in _BUDGETS)
         if self.maker == "hard" and self.kinds:
             return Method(self.name, "random", self.kinds).strengths(kind)
         if self.maker == "hard" and not default_expert(kind):
@@ -143,9 +152,9 @@ class Method:
                 return Views(EXPERTS[self.expert(kind)].build(kind, s), count=_HARD)
             case "hard":
                 return Views(viewmaker=self.viewmaker(kind, s), count=_HARD)
-            case "random":
+            case "random" | "frozen":
                 return Views(viewmaker=self.viewmaker(kind, strength))
-            case "learned":
+            case "learned" | "warm":
                 steered = contrastive and self.viewmaker(kind).budget is not None
                 return Views(
                     viewmaker=self.viewmaker(kind, None if steered else strength),
@@ -154,9 +163,18 @@ class Method:
         return Views(import_function(self.kinds[0]))
 
     def viewmaker(self, kind: Kind, strength: float | None = None) -> Viewmaker:
-        """Build the viewmaker, of a budget or a strength."""
+        """Build or load the viewmaker, of a budget or a strength."""
+        viewmaker = load_for(self.kinds[0], kind) if self.maker in TRAINED else self._new(kind)
+        if strength is not None:
+            if viewmaker.budget is None:
+                viewmaker.strength = strength
+            else:
+                viewmaker.budget = strength
+        return viewmaker
+
+    def _new(self, kind: Kind) -> Viewmaker:
         named = family(self.kinds)
-        viewmaker = Viewmaker(
+        return Viewmaker(
             kind.channels,
             dims=kind.dims,
             budget=_BUDGETS[0],
@@ -165,12 +183,6 @@ class Method:
             generator="fast" if self.learns else "random",
             perturbation=named if len(named) > 1 else named[0] if named else self._default(),
         )
-        if strength is not None:
-            if viewmaker.budget is None:
-                viewmaker.strength = strength
-            else:
-                viewmaker.budget = strength
-        return viewmaker
 
     def expert(self, kind: Kind) -> str:
         """Return the name of the augmentations by hand."""
@@ -193,6 +205,34 @@ def family(names: Sequence[str]) -> list[Any]:
     return [FAMILIES.get(name, name) for name in names]
 
 
+def load_for(place: str, kind: Kind) -> Viewmaker:
+    """Load a trained viewmaker for data of another value range, if they are of its kind otherwise.
+
+    Args:
+        place: as of :func:`viewaug.load`.
+        kind: of the data.
+
+    Raises:
+        FileNotFoundError: if there is none; the error lists those that come with the package.
+        ValueError: if it is for other data.
+    """
+    viewmaker = load(place)
+    mine, theirs = (viewmaker.channels, viewmaker.dims), (kind.channels, kind.dims)
+    if mine != theirs:
+        raise ValueError(
+            f"Expected a viewmaker for {theirs[0]} channels and {theirs[1]} spatial dimensions, "
+            f"but {place} is for {mine[0]} and {mine[1]}."
+        )
+    if viewmaker.value_range != kind.value_range:
+        if None in (viewmaker.value_range, kind.value_range) or viewmaker.units != "std":
+            raise ValueError(
+                f"Expected a viewmaker for the value range {kind.value_range}, "
+                f"but {place} is for {viewmaker.value_range}, in the units {viewmaker.units!r}."
+            )
+        viewmaker.value_range = kind.value_range
+    return viewmaker
+
+
 def parse(name: str, kind: Kind, own: dict[str, str] | None = None) -> Method:
     """Return a method by its name.
 
@@ -201,7 +241,8 @@ def parse(name: str, kind: Kind, own: dict[str, str] | None = None) -> Method:
             ``"learned:mask"`` and ``"random:mix+additive"``; for reference ``"untrained"``, and ``"supervised"`` by all
             labels of clean inputs; what stands in `SHORT`; or a name in `own`. A strength may follow, as in
             ``"noise@0.1"``, for which there are no trials then. Views by a viewmaker can be made on top of some by
-            hand: ``"expert/learned"``.
+            hand: ``"expert/learned"``. ``"frozen:NAME"`` and ``"warm:NAME"`` are views of a trained viewmaker, of the
+            package or a file, as it is or as where to begin learning.
         kind: what the views are of.
         own: paths of functions, ``"module:function"``, by their names.
 
@@ -215,13 +256,16 @@ def parse(name: str, kind: Kind, own: dict[str, str] | None = None) -> Method:
         ('random', ('mask',), 0.5)
     """
     own = own or {}
-    below, _, above = name.rpartition("/")
+    if found := _TRAINED_NAME.fullmatch(name):
+        below, rest, strength = found.groups(default="")
+    else:
+        below, _, rest = name.rpartition("/")
+        rest, _, strength = rest.partition("@")
     if below:
-        under, method = parse(below, kind, own), parse(above, kind, own)
-        if under.augment(kind) is None or method.maker not in ("random", "learned"):
+        under, method = parse(below, kind, own), parse(name.removeprefix(f"{below}/"), kind, own)
+        if under.augment(kind) is None or method.maker not in ("random", "learned", *TRAINED):
             raise ValueError(f"Expected views by hand, a slash, and random or learned ones, but got {name!r}.")
         return replace(method, name=name, under=under)
-    rest, _, strength = name.partition("@")
     if rest in own:
         if strength:
             raise ValueError(f"Expected no strength for {rest!r}, but got {name!r}.")
@@ -231,7 +275,10 @@ def parse(name: str, kind: Kind, own: dict[str, str] | None = None) -> Method:
     if maker not in MAKERS or (kinds and maker in ("none", *REFERENCES)):
         known = ", ".join(dict.fromkeys([*MAKERS, *SHORT, *own]))
         raise ValueError(f"Expected a method of {known}, but got {name!r}.")
-    method = Method(name, maker, tuple(kinds.split("+")) if kinds else (), _number(name, strength))
+    parts = [kinds] if maker in TRAINED else kinds.split("+")
+    method = Method(name, maker, tuple(parts) if kinds else (), _number(name, strength))
+    if maker in TRAINED and not kinds:
+        raise ValueError(f"Expected the name or the file of a viewmaker, as in {maker}:photographs, but got {name!r}.")
     if maker == "expert" and kinds and kinds not in EXPERTS:
         raise ValueError(f"Expected an expert of {', '.join(EXPERTS)}, but got {name!r}.")
     try:
