@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from torch import Tensor
-from viewaug.examples.multitask.overlays import draw_shape
+from viewaug.examples.multitask.overlays import SHAPE_OPACITY, shapes
 from viewaug.examples.photo_digits import photo_digits
 
 CORNER = (1, 1)  # of the digit
@@ -22,7 +22,9 @@ def two_overlays(n: int, *, train: bool, seed: int = 0) -> dict[str, Tensor]:
         (torch.Size([5, 3, 32, 32]), torch.Size([5]))
     """
     data = photo_digits(n, train=train, seed=seed, corner=CORNER, opacity=OPACITY)
-    shapes = [draw_shape(np.random.default_rng([seed, int(train), i, 1])) for i in range(n)]
-    opacity = torch.stack([shape.opacity for shape in shapes]).roll((SHIFT, SHIFT), (2, 3))
-    x = data.images + opacity * (torch.stack([shape.colour for shape in shapes]) - data.images)
-    return {"x": x, "photo": data.photo, "digit": data.digit, "shape": torch.tensor([shape.label for shape in shapes])}
+    draws = [np.random.default_rng([seed, int(train), i, 1]) for i in range(n)]
+    label = torch.tensor([int(rng.integers(3)) for rng in draws])
+    colour = torch.tensor(np.array([rng.random(3) for rng in draws])).float()[:, :, None, None]
+    opacity = SHAPE_OPACITY * shapes()[label][:, None].roll((SHIFT, SHIFT), (2, 3))
+    x = data.images + opacity * (colour - data.images)
+    return {"x": x, "photo": data.photo, "digit": data.digit, "shape": label}

@@ -424,7 +424,7 @@ def test_paper_preset_for_a_step(tmp_path, monkeypatch):
         training=replace(paper.training, encoder="small", epochs=1, batch=8, difficulty=0.3),
     )
     monkeypatch.setitem(PRESETS, "paper", small)
-    arguments = ["--preset", "paper", "--mixtures", "noise", "--methods", "viewmaker", "--seeds", "1", "--workers", "1"]
+    arguments = ["--preset", "paper", "--mixtures", "noise", "--methods", "learned", "--seeds", "1", "--workers", "1"]
     multitask_audio.main([*arguments, "--max-steps", "2", "--out", str(tmp_path)])
     cell = json.loads((tmp_path / "cells" / "noise-learned-0.json").read_text())["cell"]
     assert set(cell["test"]) == set(cell["prepool"]) == set(cell["on_views"]) == {"noise"}

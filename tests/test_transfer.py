@@ -253,9 +253,9 @@ def test_speech_preset_in_miniature(tmp_path, monkeypatch):
     small = replace(paper, length=9440, training=replace(paper.training, encoder="small", epochs=1, batch=8))
     monkeypatch.setitem(multitask_audio.PRESETS, "speech", small)
     where = ["--speech", str(tmp_path / "LibriSpeech"), "--transfer-root", str(tmp_path), "--transfer", "audiomnist"]
-    options = ["--preset", "speech", "--mixtures", "speech", "--methods", "viewmaker", "--seeds", "1", "--workers", "1"]
+    options = ["--preset", "speech", "--mixtures", "speech", "--methods", "learned", "--seeds", "1", "--workers", "1"]
     multitask_audio.main([*options, *where, "--max-steps", "1", "--out", str(tmp_path / "out")])
-    cell = json.loads((tmp_path / "out" / "cells" / "speech-viewmaker-0.json").read_text())["cell"]
+    cell = json.loads((tmp_path / "out" / "cells" / "speech-learned-0.json").read_text())["cell"]
     assert set(cell["accuracy"]) == {"speaker"}
     assert 0 <= cell["transfer"]["audiomnist"]["digit"] <= 100
     assert cell["budget"] == 0.05

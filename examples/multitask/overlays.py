@@ -165,11 +165,11 @@ def _pictures(overlay: str, digits: str, train: bool, device: torch.device) -> T
     """Return the shapes, letters or digits, ``(K, H, W)`` in [0, 1], on a device."""
     if overlay == "digits":
         return digit_images(digits, train)[0].to(device)
-    return (_shapes() if overlay == "shapes" else _letters()).to(device)
+    return (shapes() if overlay == "shapes" else _letters()).to(device)
 
 
-def _shapes() -> Tensor:
-    """A square, a triangle and a circle in the middle third."""
+def shapes() -> Tensor:
+    """Return a square, a triangle and a circle in the middle third, ``(3, 32, 32)`` in [0, 1]."""
     low, high = SIZE / 3, 2 * SIZE / 3
     masks = []
     for name in ("square", "triangle", "circle"):
