@@ -207,7 +207,7 @@ def paired(scores: Sequence[float], others: Sequence[float]) -> str:
     """
     difference = [mine - theirs for mine, theirs in zip(scores, others, strict=True)]
     low, high = interval(difference)
-    return f"{statistics.mean(difference):.1f} ({low:.1f} to {high:.1f})"
+    return f"{statistics.mean(difference):z.1f} ({low:z.1f} to {high:z.1f})"
 
 
 def _grid(group: str, name: str, *folders: Path) -> Scores:
