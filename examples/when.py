@@ -55,7 +55,7 @@ class Column(NamedTuple):
 def columns() -> list[Column]:
     """Return the scores of all data sets."""
     found = []
-    for comparison, encoder, title in _compared():
+    for comparison, encoder, title in _compared(COMPARED):
         scores = {
             row: [statistics.mean(run["test"].values()) for run in comparison.runs(encoder, row)]
             for row in ROWS
@@ -71,11 +71,20 @@ def columns() -> list[Column]:
     return found
 
 
-def _compared() -> list[tuple[Comparison, str, str]]:
-    """Return the comparisons, each with an encoder and a title."""
+#: Comparisons that are kept; the last two are of data that no setting was chosen on.
+COMPARED = {
+    "photo, digit": "demo/digits/results.json",
+    "photo, digit, shape": "demo/overlays/results.json",
+    "smartwatch": "demo/smartwatch/results.json",
+}
+FURTHER = {"vowels": "further/vowels.json", "MNIST": "further/mnist.json"}
+
+
+def _compared(files: Mapping[str, str]) -> list[tuple[Comparison, str, str]]:
+    """Return comparisons, each with an encoder and a title."""
     found = []
-    for name, title in (("digits", "photo, digit"), ("overlays", "photo, digit, shape"), ("smartwatch", "smartwatch")):
-        comparison = Comparison.read(RESULTS / "demo" / name / "results.json")
+    for title, file in files.items():
+        comparison = Comparison.read(RESULTS / file)
         found += [(comparison, encoder, f"{title}: {encoder}") for encoder in comparison.encoders]
     return found
 
@@ -157,7 +166,7 @@ def regrets() -> str:
     kind, and of one, whose mean and worst case over the five are shown. All are judged by mean test scores of five.
     """
     losses: dict[str, list[float | None]] = {}
-    columns = _compared()
+    columns = _compared(COMPARED | FURTHER)
     for comparison, encoder, _ in columns:
         runs = {name: comparison.runs(encoder, name) for name in comparison.methods if name not in REFERENCES}
         test, validation = (
@@ -208,6 +217,27 @@ def paired(scores: Sequence[float], others: Sequence[float]) -> str:
     difference = [mine - theirs for mine, theirs in zip(scores, others, strict=True)]
     low, high = interval(difference)
     return f"{statistics.mean(difference):z.1f} ({low:z.1f} to {high:z.1f})"
+
+
+def even() -> str:
+    """Return how the recipe that was the most even when screened does, random and learned, beside the best views."""
+    cells = read_json(RESULTS / "families" / "even.json")["cells"]
+    methods = list(dict.fromkeys(cell["method"] for cell in cells))
+    rows = []
+    for comparison, encoder, title in _compared(COMPARED):
+        best = comparison.verdicts[encoder].best or ""
+        scores = [statistics.mean(run["test"].values()) for run in comparison.runs(encoder, best)]
+        row = [title, f"`{best}`, {with_interval(scores)}"]
+        for method in methods:
+            runs = {
+                cell["seed"]: statistics.mean(cell["test"].values())
+                for cell in cells
+                if (cell["data"], cell["encoder"], cell["method"]) == (title.partition(":")[0], encoder, method)
+            }
+            mine = [runs[seed] for seed in sorted(runs)]
+            row.append(f"{with_interval(mine)}, behind by {paired(scores, mine)}")
+        rows.append(row)
+    return markdown_table(["data, encoder", "best on validation", *(f"`{method}`" for method in methods)], rows)
 
 
 def _grid(group: str, name: str, *folders: Path) -> Scores:

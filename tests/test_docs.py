@@ -80,6 +80,8 @@ def test_tables_of_all_data_sets_are_those_of_the_results():
     assert when.table() in PAGES["docs/when.md"]
     assert when.twins() in PAGES["docs/when.md"]
     assert when.regrets() in PAGES["docs/when.md"]
+    assert when.screened() in PAGES["docs/evidence/families.md"]
+    assert when.even() in PAGES["docs/evidence/families.md"]
     assert when.brief() in README
 
 

@@ -256,6 +256,6 @@ def test_speech_preset_in_miniature(tmp_path, monkeypatch):
     options = ["--preset", "speech", "--mixtures", "speech", "--methods", "learned", "--seeds", "1", "--workers", "1"]
     multitask_audio.main([*options, *where, "--max-steps", "1", "--out", str(tmp_path / "out")])
     cell = json.loads((tmp_path / "out" / "cells" / "speech-learned-0.json").read_text())["cell"]
-    assert set(cell["accuracy"]) == {"speaker"}
+    assert set(cell["test"]) == {"speaker"}
     assert 0 <= cell["transfer"]["audiomnist"]["digit"] <= 100
-    assert cell["budget"] == 0.05
+    assert cell["reached"]["budget"] == 0.05
