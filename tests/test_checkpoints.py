@@ -114,7 +114,7 @@ class TestAtomic:
 
         save(small(), path)
         before = path.read_bytes()
-        monkeypatch.setattr(viewaug.checkpoints, "save_file", half)
+        monkeypatch.setattr(viewaug._files, "save_file", half)
         with pytest.raises(KeyboardInterrupt):
             save(Viewmaker(2, width=8, depth=1), path)
         assert path.read_bytes() == before
