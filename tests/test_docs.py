@@ -133,9 +133,9 @@ def test_tables_of_multitask_experiments_are_the_results_that_are_kept(experimen
     assert report.papers(experiment) in PAGES[f"docs/evidence/{'images' if folder == 'image' else folder}.md"]
 
 
-def test_table_of_steering_is_the_results_that_are_kept():
-    results = json.loads((RESULTS / "steering" / "results.json").read_text())
-    assert steering.table(results) in PAGES["docs/evidence/steering.md"]
+def test_tables_of_steering_are_the_results_that_are_kept():
+    for file in sorted((RESULTS / "steering").glob("*.json")):
+        assert steering.table(json.loads(file.read_text())) in PAGES["docs/evidence/steering.md"]
 
 
 def test_links_lead_somewhere():

@@ -6,10 +6,10 @@ from viewaug.examples import steering
 from viewaug.comparison.grid import read_json
 
 CELLS = (
-    ("simclr", "mix", "spared"),
-    ("simclr", "additive", "targeted"),
-    ("vicreg", "additive", "random"),
-    ("lejepa", "additive", "own loss"),
+    ("simclr", "spared"),
+    ("simclr", "targeted"),
+    ("vicreg", "random"),
+    ("lejepa", "own loss"),
 )
 SHORT = ["--seeds", "1", "--steps", "2", "--scorer-steps", "12"]
 
