@@ -232,6 +232,7 @@ def test_memory(capsys):
     assert 0.5 < float(rows[0][3]) < 2  # of one convolution
 
 
+@pytest.mark.long
 def test_strength(tmp_path, capsys):
     from viewaug.examples.benchmarks import strength
 
@@ -264,7 +265,8 @@ def test_lightly_example(capsys):
 LAUNCHERS = {"own": [], "torchrun": ["-m", "torch.distributed.run", "--nproc-per-node", "2"]}
 
 
-@pytest.mark.parametrize("launcher", ["own", pytest.param("torchrun", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_lightly_example_in_two_processes(tmp_path, launcher):
     options = ["--fake", "--epochs", "1", "--batch", "4", "--devices", "2", "--accelerator", "cpu", "--out"]
     subprocess.run(

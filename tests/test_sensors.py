@@ -148,6 +148,7 @@ def test_command(tmp_path, capsys):
     assert "argument --out" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_paper_preset_in_miniature(folder, tmp_path, capsys):
     options = [
         "--steps",

@@ -330,6 +330,7 @@ def test_logs(tmp_path):
     assert logged["viewmaker/grad_norm"] > 0
 
 
+@pytest.mark.long
 def test_two_lines_of_configuration_and_the_other_groups(tmp_path):
     viewaug.save(viewaug.Viewmaker(width=8, depth=1), tmp_path / "v.safetensors")
     hydra(tmp_path, f"viewmaker.checkpoint={tmp_path / 'v.safetensors'}", "name=frozen", group="frozen")

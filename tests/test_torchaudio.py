@@ -165,6 +165,7 @@ def test_read_waveform(tmp_path):
         read_waveform(tmp_path / "a.wav", 0)
 
 
+@pytest.mark.long
 def test_example(capsys):
     loss = audio_simclr.main(["--views", "both", "--epochs", "1", "--batch", "128"])
     assert 0 < loss < 1.5 * math.log(255)
