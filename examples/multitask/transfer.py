@@ -279,12 +279,12 @@ def table(cells: Sequence[Mapping[str, Any]]) -> str:
     return markdown_table(["data", "task", "views", "seeds", "here", "paper"], rows, 3) if rows else ""
 
 
-def _images(viewmaker: float, expert: float) -> dict[str, Sequence[float]]:
-    return {"viewmaker": [viewmaker], "expert": [expert]}
+def _images(learned: float, expert: float) -> dict[str, Sequence[float]]:
+    return {"learned": [learned], "expert": [expert]}
 
 
 def _speech(*rows: Sequence[float]) -> dict[str, Sequence[float]]:
-    views = ("waveform", "spectral", "viewmaker", "viewmaker@0.1")
+    views = ("waveform", "expert", "learned", "learned@0.1")
     return dict(zip(views, zip(*rows, strict=True), strict=True))
 
 
