@@ -25,7 +25,7 @@ from viewaug.examples.smartwatch import smartwatch
 from viewaug import Viewmaker, hub
 from viewaug.checkpoints import shipped
 from viewaug.commands._arguments import positive
-from viewaug.comparison.arrays import UNKNOWN, VALIDATION, Arrays
+from viewaug.comparison.arrays import ROLES, UNKNOWN, VALIDATION, Arrays
 from viewaug.comparison.cells import Cell, Settings, Trained, kind_of, pretrain, probe
 from viewaug.comparison.proxies import alignment
 from viewaug.comparison.views import parse
@@ -144,7 +144,7 @@ def _apart(encoder: torch.nn.Module, viewmaker: Viewmaker, arrays: Arrays) -> fl
 
 def _roles(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Divide arrays into those with a role and labels."""
-    roles = {name: arrays[name] for name in ("x", "split", "group", "value_range") if name in arrays}
+    roles = {name: arrays[name] for name in ROLES if name in arrays}
     return roles | {"labels": {name: array for name, array in arrays.items() if name not in (*roles, "mask")}}
 
 

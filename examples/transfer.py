@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             workers=options.workers,
             out=out,
         )
-    except (FileExistsError, FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     write_json(out / "results.json", comparison.to_json())
     print(f"\n{comparison.table}\n\n{comparison.verdict}\n\n{comparison.plan.table()}")

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 import viewaug
 from viewaug._files import replacing
-from viewaug.commands._signals import read_inputs
-from viewaug.commands.explain import parser_of
+from viewaug.commands.explain import load_and_read, parser_of
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -18,9 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of("distil", __doc__)
     options = parser.parse_args(arguments)
     try:
-        viewmaker = viewaug.load(options.checkpoint).float()
-        x = read_inputs(options.data, viewmaker, options.count, options.size)
-        recipe = viewaug.distil(viewmaker, x, views=options.views, seed=options.seed)
+        recipe = viewaug.distil(*load_and_read(options), views=options.views, seed=options.seed)
         for name, text in recipe.files().items():
             with replacing(options.out / name) as temporary:
                 temporary.write_text(text, encoding="utf-8")

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 import viewaug
 from viewaug._files import replacing
 from viewaug.commands._arguments import positive, seed
@@ -37,14 +39,18 @@ def parser_of(command: str, description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def load_and_read(options: argparse.Namespace) -> tuple[viewaug.Viewmaker, Tensor]:
+    """Return the viewmaker and the inputs that the arguments name."""
+    viewmaker = viewaug.load(options.checkpoint).float()
+    return viewmaker, read_inputs(options.data, viewmaker, options.count, options.size)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and write the report."""
     parser = parser_of("explain", __doc__)
     options = parser.parse_args(arguments)
     try:
-        viewmaker = viewaug.load(options.checkpoint).float()
-        x = read_inputs(options.data, viewmaker, options.count, options.size)
-        explanation = viewaug.explain(viewmaker, x, views=options.views, seed=options.seed)
+        explanation = viewaug.explain(*load_and_read(options), views=options.views, seed=options.seed)
         files = write_explanation(explanation, options.out)
     except (ImportError, OSError, ValueError) as error:
         parser.exit(1, f"viewaug explain: {error}\n")
