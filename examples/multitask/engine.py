@@ -154,8 +154,9 @@ def prepare(experiment: Experiment, group: str, name: str, seed: int, settings: 
 
 def _on(run: Run, accelerator: str, compiled: bool) -> Run:
     """Keep the data on the device, and compile both networks, or leave them."""
+    device = root_device(accelerator)  # for which a trainer is built
     for data in (run.train, run.test):
-        data.to(root_device(accelerator))
+        data.to(device)
     for network in (run.module.encoder, run.views.viewmaker):
         if compiled and network is not None:
             network.compile()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -99,8 +99,7 @@ class Region(Perturbation):
         rank = ranks.rank(field)
         if isinstance(self.edge, float):
             return _sigmoid(rank, share, self.edge)
-        low, high = map(math.log, self.edge)
-        return _sigmoid(rank, share, (low + (high - low) / 2 * uniform[1]).exp())
+        return _sigmoid(rank, share, self._width(uniform[1]))
 
     def magnitudes(self, x: Tensor, raw: Raw) -> dict[str, Tensor]:
         weight = self.weight(raw).detach()
@@ -110,9 +109,13 @@ class Region(Perturbation):
         if self.channels:
             found |= {f"replaced of channel {i} [share]": w.flatten(1).mean(1) for i, w in enumerate(weight.unbind(1))}
         if isinstance(self.edge, tuple):
-            low, high = map(math.log, self.edge)
-            found["edge [ranks]"] = (low + (high - low) / 2 * (1 + raw.numbers[:, 1].tanh())).exp()
+            found["edge [ranks]"] = self._width(1 + raw.numbers[:, 1].tanh())
         return found
+
+    def _width(self, uniform: Tensor) -> Tensor:
+        """Return the width of an edge that is drawn, log-uniformly, for numbers that are uniform from 0 to 2."""
+        low, high = map(math.log, cast(tuple[float, float], self.edge))
+        return (low + (high - low) / 2 * uniform).exp()
 
     def _grains(self, dims: int) -> list[float | int]:
         """Return the grain along each axis."""
