@@ -14,7 +14,7 @@ NORM: dict[int, type[nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d]] = {
     2: nn.BatchNorm2d,
     3: nn.BatchNorm3d,
 }
-ENCODERS = ("residual", "plain", "small")
+ENCODERS = ("residual", "plain", "small", "medium")
 
 
 class Standardise(nn.Module):
@@ -93,9 +93,9 @@ def build_encoder(
 
     Args:
         name: ``"residual"`` or ``"plain"``, small networks of 64 features; for images ``"small"``, a ResNet of four
-            blocks and 308,000 parameters, or a network of timm's, of which a ResNet gets a stem for small images (3 x
-            3, without stride and pooling); or a function, ``"module:function"``, from a number of channels to a module
-            that returns features, ``(B, F)``.
+            blocks and 308,000 parameters, ``"medium"``, of twice its width, or a network of timm's, of which a ResNet
+            gets a stem for small images (3 x 3, without stride and pooling); or a function, ``"module:function"``, from
+            a number of channels to a module that returns features, ``(B, F)``.
         channels: of the input.
         dims: its number of spatial dimensions.
         mean: of the input, a number or one of each channel.
@@ -135,12 +135,13 @@ def _network(name: str, channels: int, dims: int) -> nn.Module:
         raise ValueError(f"Expected `encoder` to be 'residual', 'plain' or a function for {dims} dims, not {name!r}.")
     import timm
 
-    if name == "small":
+    if name in ("small", "medium"):
+        width = 16 if name == "small" else 32
         net: Any = timm.models.resnet.ResNet(
             timm.models.resnet.BasicBlock,  # type: ignore[arg-type]
             (1, 1, 1, 1),
-            channels=(16, 32, 64, 128),
-            stem_width=8,
+            channels=tuple(width << stage for stage in range(4)),
+            stem_width=width // 2,
             stem_type="deep",
             in_chans=channels,
             num_classes=0,
