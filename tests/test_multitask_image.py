@@ -16,7 +16,7 @@ from viewaug.examples.multitask import backgrounds as backgrounds_module
 from viewaug.examples.multitask import command, overlays
 from viewaug.examples.multitask.backgrounds import Images, backgrounds
 from viewaug.examples.multitask.cells import read_cells
-from viewaug.examples.multitask.engine import splits
+from viewaug.examples.multitask.engine import prepare, splits
 from viewaug.examples.multitask.methods import FORMER, Variant, modern
 from viewaug.examples.multitask.overlays import OVERLAYS, Overlaid
 from viewaug.examples.multitask.turns import original_loss
@@ -484,6 +484,22 @@ def test_budgets_of_methods(tmp_path):
     rows = (tmp_path / "logs" / "digits-learned@0.1-0" / "version_0" / "metrics.csv").read_text().splitlines()
     assert len(rows) > 1
     assert "loss" in rows[0].split(",")
+
+
+def test_instance_discrimination(tmp_path):
+    """The first paper's other objective: each input has its own place in the bank, also where a tenth is held out."""
+    options = ["--methods", "learned", "--objective", "instance", "--max-steps", "2", "--validation", "--batch", "32"]
+    multitask_image.main([*QUICK, *options, "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "cells" / "digits-learned-0.json").read_text())
+    assert found["settings"]["objective"] == "instance"
+    assert math.isfinite(found["cell"]["loss"])
+    settings = replace(PRESETS["quick"], objective="instance", validation=True)
+    run = prepare(ImageExperiment(), "digits", "learned", 0, settings)
+    assert len(run.module.objective.bank) == len(run.train) == 116
+    batch = run.train.__getitems__([3, 9])
+    assert batch["index"].tolist() == [3, 9]
+    torch.testing.assert_close(batch["views"][0][1], run.train.data[10]["views"][0])  # the ninth is held out
+    assert run.train.data[10]["index"] == 10
 
 
 def test_too_large_a_batch(tmp_path):

@@ -151,6 +151,7 @@ def _parser(
     parser.add_argument("--budget", type=positive(float))
     parser.add_argument("--difficulty", type=positive(float), help="have a controller adapt the budget, to hold this")
     parser.add_argument("--temperature", type=positive(float))
+    parser.add_argument("--objective", choices=("simclr", "instance"), help="instance: instance discrimination")
     parser.add_argument("--curve", type=positive(int), metavar="EPOCHS", help="between two probes while training")
     parser.add_argument("--neighbours", type=positive(int), metavar="K", help="beside those, classify by K neighbours")
     parser.add_argument(
@@ -195,7 +196,7 @@ def _settings(
     given = {name: getattr(options, name) for name in _TRAINING}
     training = replace(settings.training, **{name: value for name, value in given.items() if value is not None})
     places = {name: getattr(options, name) for name in sources if getattr(options, name)}
-    names = ("curve", "neighbours", "prepool", "views_in_probe", "transfer", "transfer_root")
+    names = ("objective", "curve", "neighbours", "prepool", "views_in_probe", "transfer", "transfer_root")
     wanted = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.transfer:
         wanted["transfer"] = tuple(options.transfer)

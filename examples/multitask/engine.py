@@ -134,7 +134,9 @@ def prepare(experiment: Experiment, group: str, name: str, seed: int, settings: 
     if viewmaker is not None and variant.in_turns:
         module: Pretraining = InTurns(encoder, features, options, viewmaker, seed)
     else:
-        contrastive = objective("simclr", encoder, features, options.temperature, width=128)
+        contrastive = objective(
+            settings.objective, encoder, features, options.temperature, width=128, samples=len(train)
+        )
         module = Pretraining(contrastive, options, views.augment, seed)
         if viewmaker is not None:
             free = method.learns and method.strength is None and viewmaker.budget is not None

@@ -21,6 +21,7 @@ from viewaug.comparison.views import REFERENCES, Kind, Method, Views, parse
 class Settings:
     """What a result depends on, the cell aside; an experiment adds its own."""
 
+    objective: str = "simclr"  # or "instance"; of all methods but those that learn in turns
     curve: int = 2  # epochs between two probes while training
     neighbours: int = 0  # of a nearest-neighbour classifier beside those; 0 for none
     prepool: int = 0  # training inputs of probes of features before they are pooled; 0 for no such probes

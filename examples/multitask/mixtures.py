@@ -88,8 +88,8 @@ class Mixed(Pairs):
         self._clips, self._noise = self._clips.to(device), self._noise.to(device)
         return self
 
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
-        """Return a batch; a DataLoader asks for it at once if `collate_fn` leaves it as it is."""
+    def batch(self, indices: Sequence[int]) -> dict[str, Any]:
+        """Return the views and labels of some inputs."""
         x = torch.zeros(len(indices), 1, self.length, device=self._clips.samples.device)
         batch: dict[str, Any] = {}
         if self.mixture != "noise":

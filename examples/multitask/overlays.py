@@ -77,8 +77,8 @@ class Overlaid(Pairs):
         self.images = Images(*(part.to(device) for part in self.images))
         return self
 
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
-        """Return a batch; a DataLoader asks for it at once if `collate_fn` leaves it as it is."""
+    def batch(self, indices: Sequence[int]) -> dict[str, Any]:
+        """Return the views and labels of some inputs."""
         chosen = torch.as_tensor(indices, device=self.images.x.device)
         x = self.images.x[chosen].float() / 255
         background = self.images.label[chosen]

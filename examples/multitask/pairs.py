@@ -15,7 +15,8 @@ class Pairs(Dataset[dict[str, Any]], ABC):
     """Inputs in pairs for contrastive learning, with something drawn for each: an overlay, a noise.
 
     What is drawn for input i is a function of the seed, the split and i, and where it is redrawn, of `epoch`.
-    An item is a dictionary of ``views``, a list of two, and labels; a list of indices gives a batch of them at once.
+    An item is a dictionary of ``views``, a list of two, labels, and its ``index``; a list of indices gives a batch of them
+    at once.
 
     Args:
         train: whether for training.
@@ -44,9 +45,13 @@ class Pairs(Dataset[dict[str, Any]], ABC):
         """Keep what batches are made of on a device, if it can be."""
         return self
 
-    @abstractmethod
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
         """Return a batch; a DataLoader asks for it at once if `collate_fn` leaves it as it is."""
+        return {**self.batch(indices), "index": torch.as_tensor(indices)}
+
+    @abstractmethod
+    def batch(self, indices: Sequence[int]) -> dict[str, Any]:
+        """Return the views and labels of some inputs."""
 
     def draw_pairs(self, indices: Sequence[int], draw: Callable[[np.random.Generator], T]) -> tuple[list[T], list[T]]:
         """Draw for the first views and for the second; one list twice if they share everything."""
@@ -90,4 +95,4 @@ class Part(Dataset[dict[str, Any]]):
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
         """Return a batch."""
-        return self.data.__getitems__([self.indices[i] for i in indices])
+        return {**self.data.__getitems__([self.indices[i] for i in indices]), "index": torch.as_tensor(indices)}
