@@ -6,20 +6,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import forked  # noqa: F401, as it says what is imported
 import pytest
 import torch
-
-PRELOADED = ["viewaug.viewmaker", "viewaug.metrics", "torch._dynamo", "pytest", "scipy.stats"]
 
 
 @pytest.fixture(scope="session")
 def processes(tmp_path_factory) -> Callable[..., Any]:
     """Return what starts ``function(rank, folder, *arguments)`` in processes, and gives the folder, and them.
 
-    They are forked from one that has the imports behind it, which take longer than what they do.
+    They are forked from one that has the imports behind it, of :mod:`forked`.
     """
-    context = torch.multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
 
     def start(function: Callable[..., None], ranks: int, *arguments: object, join: bool = True) -> tuple[Path, Any]:
         folder = tmp_path_factory.mktemp("ranks")

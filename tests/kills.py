@@ -11,7 +11,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from forked import Forked
 from PIL import Image
 from safetensors import safe_open
 
@@ -100,28 +100,15 @@ def commands(folder: Path) -> dict[str, list[str]]:
     }
 
 
-def start(command: list[str], out: Path) -> subprocess.Popen[bytes]:
-    """Start a command in a session of its own, so that all its processes can be killed."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", *command, str(out)],
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env=environment,
-    )
+def start(command: list[str], out: Path) -> Forked:
+    """Start a command."""
+    return Forked([*command, out])
 
 
-def end(process: subprocess.Popen[bytes], timeout: float | None = None) -> None:
+def end(process: Forked) -> None:
     """Wait until a command has ended, as it should."""
-    _, error = process.communicate(timeout=timeout)
-    assert process.returncode == 0, error.decode()
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a command with all its processes."""
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    result = process.result()
+    assert not result.returncode, result.stderr
 
 
 def contents(out: Path) -> dict[str, Any]:
@@ -188,10 +175,10 @@ class Trial:
         while done < kills:
             running = [start(self.command, self.killed) for _ in range(processes)]
             doomed = self.draw.sample(running, self.draw.randint(1, processes))
-            time.sleep(self.draw.uniform(0.2, 1.0) * self.longest)
-            killed = [process for process in doomed if process.poll() is None]
+            time.sleep(self.draw.uniform(0.02, 1.0) * self.longest)
+            killed = [process for process in doomed if not process.wait(0)]
             for process in killed:
-                kill(process)
+                process.kill()
             done += len(killed)
             contents(self.killed)
             survivors = [process for process in running if process not in killed]
@@ -215,14 +202,12 @@ class Trial:
                 used = shutil.disk_usage(self.killed).used
                 resize(used + self.draw.randrange(4096, size))
                 process = start(self.command, self.killed)
-                try:
-                    _, error = process.communicate(timeout=self.draw.uniform(0.5, 2.0) * self.longest)
-                    if process.returncode:
-                        full += 1
-                        self.check_error(error.decode())
-                except subprocess.TimeoutExpired:
+                if not process.wait(self.draw.uniform(0.5, 2.0) * self.longest):
                     done += 1
-                    kill(process)
+                    process.kill()
+                elif (result := process.result()).returncode:
+                    full += 1
+                    self.check_error(result.stderr)
                 contents(self.killed)
                 resize(2**30)
                 end(start(self.command, self.killed))
@@ -255,6 +240,8 @@ def main() -> None:
     if "full" in options.on and "MAY_MOUNT" not in os.environ:
         os.environ["MAY_MOUNT"] = "1"
         os.execvp("unshare", ["unshare", "--user", "--map-root-user", "--mount", sys.executable, *sys.argv])
+    os.environ["OMP_NUM_THREADS"] = "1"
+    end(start(["-c", ""], Path()))  # the imports are in no run's time
     for name in options.what:
         for place in options.on:
             # A trainer has a folder of its own; on a full disk Lightning cuts off its own checkpoints.

@@ -5,11 +5,10 @@ import functools
 import json
 import math
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import scipy.stats
@@ -125,11 +124,10 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare")
     data = write(folder, weights=np.ones(96), group=np.arange(96) // 4)
     (folder / "own_views.py").write_text("def flip(x):\n    return x.flip(-1)\n")
-    command = [sys.executable, "-m", "viewaug.cli", "compare", "--data", data, "--out", folder / "out"]
+    command = ["-m", "viewaug.cli", "compare", "--data", data, "--out", folder / "out"]
     options = ["--methods", "none", "learned:mask", "--with", "mine=own_views:flip"]
     options += ["--encoders", "2", "--seeds", "3", "--trials", "2", "--steps", "4", "--workers", "1"]
-    environment = {"OMP_NUM_THREADS": "1", "PATH": "", "HOME": str(folder)}
-    done = subprocess.run([*command, *options], cwd=folder, capture_output=True, text=True, env=environment)
+    done = forked.run([*command, *options], cwd=folder, env={"PATH": "", "HOME": str(folder)})
     assert done.returncode == 0, done.stderr
     return folder, options, done.stdout
 
@@ -172,9 +170,8 @@ class TestCommand:
         before, rest = lost.read_text(), {file: file.stat().st_mtime_ns for file in cells if file != lost}
         lost.unlink()
         data = folder / "data.npz"
-        environment = {"OMP_NUM_THREADS": "1", "PATH": "", "HOME": str(folder)}
-        command = [sys.executable, "-m", "viewaug.cli", "compare", "--data", data, "--out", folder / "out", *options]
-        again = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+        command = ["-m", "viewaug.cli", "compare", "--data", data, "--out", folder / "out", *options]
+        again = forked.run(command, cwd=folder, env={"PATH": "", "HOME": str(folder)})
         assert again.returncode == 0, again.stderr
         old, new = json.loads(before), json.loads(lost.read_text())
         for cell in (old["cell"], new["cell"]):
@@ -190,11 +187,8 @@ class TestCommand:
         folder, options, printed = finished
         shutil.copytree(folder / "out", folder / "two", ignore=shutil.ignore_patterns("cells"))
         options = [*options[:-1], "2"]
-        command = [sys.executable, "-m", "viewaug.cli", "compare", "--data", folder / "data.npz", *options]
-        environment = {"OMP_NUM_THREADS": "1", "PATH": "", "HOME": str(folder)}
-        done = subprocess.run(
-            [*command, "--out", folder / "two"], cwd=folder, capture_output=True, text=True, env=environment
-        )
+        command = ["-m", "viewaug.cli", "compare", "--data", folder / "data.npz", *options, "--out", folder / "two"]
+        done = forked.run(command, cwd=folder, env={"PATH": "", "HOME": str(folder)})
         assert done.returncode == 0, done.stderr
         assert done.stdout == printed.replace(str(folder / "out"), str(folder / "two"))
 
@@ -207,7 +201,7 @@ class TestCommand:
     def test_code_runs_as_printed(self, finished, host):
         code = finished[0] / "out" / "snippets" / host
         assert code.read_text().rstrip() in (finished[0] / "out" / "report.md").read_text()
-        done = subprocess.run([sys.executable, code], capture_output=True, text=True, cwd=finished[0])
+        done = forked.run([code], cwd=finished[0])
         assert done.returncode == 0, done.stderr
 
     def test_a_full_disk(self, tmp_path, capsys, monkeypatch):

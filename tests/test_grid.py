@@ -1,12 +1,12 @@
 """Grids of experiments: each cell once, resumed, shared, and refused where it does not fit."""
 
 import json
-import multiprocessing
 import os
 import time
 from pathlib import Path
 
 import pytest
+from forked import CONTEXT
 
 from viewaug.comparison.grid import run_grid, tick
 
@@ -67,8 +67,7 @@ def test_an_error_loses_no_finished_cell(tmp_path, workers):
 def test_two_processes_share_a_grid(tmp_path):
     """Two runs at once do every cell once, and both end only when all are there."""
     log = tmp_path / "log"
-    context = multiprocessing.get_context("spawn")
-    others = [context.Process(target=share, args=(tmp_path, log)) for _ in range(2)]
+    others = [CONTEXT.Process(target=share, args=(tmp_path, log)) for _ in range(2)]
     for other in others:
         other.start()
     for other in others:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -288,12 +289,12 @@ def hydra(folder: Path, *options: str, group: str | None = "default", search_pat
     quiet = "hydra:\n  output_subdir: null\n  run: {dir: .}\n  sweep: {dir: ., subdir: .}\n"
     (folder / "cfg" / "run.yaml").write_text(OmegaConf.to_yaml(base) + quiet)
     swap = [] if group is None else [*([SEARCH_PATH] if search_path else []), f"+viewmaker={group}"]
-    command = [sys.executable, DOUBLES / "main_pretrain.py", "--config-path", folder / "cfg", "--config-name", "run"]
+    command = [DOUBLES / "main_pretrain.py", "--config-path", folder / "cfg", "--config-name", "run"]
     flags = [option for option in options if option.startswith("--")]
     places = [DOUBLES, *([] if search_path else [Path(__file__).parents[1]])]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, places))}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, places))}
     words = [*command, *flags, *swap, *(option for option in options if option not in flags)]
-    result = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
+    result = forked.run(words, cwd=folder, env=environment)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stderr
 
@@ -343,16 +344,8 @@ def test_two_lines_of_configuration_and_the_other_groups(tmp_path):
     lines = "defaults: [_self_, {viewmaker: default}]\nhydra: {searchpath: [pkg://viewaug.adapters.solo_learn.conf]}\n"
     config = (tmp_path / "cfg" / "run.yaml").read_text().split("hydra:")[0].replace("name: run", "name: lines")
     (tmp_path / "cfg" / "lines.yaml").write_text(lines + config)
-    command = [
-        sys.executable,
-        DOUBLES / "main_pretrain.py",
-        "--config-path",
-        tmp_path / "cfg",
-        "--config-name",
-        "lines",
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(DOUBLES)}
-    subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True, timeout=200)
+    command = [DOUBLES / "main_pretrain.py", "--config-path", tmp_path / "cfg", "--config-name", "lines"]
+    forked.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(DOUBLES)}).check_returncode()
     assert has_viewmaker(tmp_path / "lines-viewmaker-rank0.pt")
 
 

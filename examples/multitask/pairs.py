@@ -15,8 +15,8 @@ class Pairs(Dataset[dict[str, Any]], ABC):
     """Inputs in pairs for contrastive learning, with something drawn for each: an overlay, a noise.
 
     What is drawn for input i is a function of the seed, the split and i, and where it is redrawn, of `epoch`.
-    An item is a dictionary of ``views``, a list of two, labels, and its ``index``; a list of indices gives a batch of them
-    at once.
+    An item is a dictionary of ``views``, a list of two, labels, and its ``index``; a list of indices gives a batch of
+    them at once.
 
     Args:
         train: whether for training.

@@ -139,7 +139,7 @@ def _run_all(
                         left[name] = task
                 tasks = left
             return
-        context = multiprocessing.get_context("spawn")
+        context = _context(next(iter(tasks.values()))[0].__module__)
         count = context.Value("i", 0)
         with ProcessPoolExecutor(workers, context, _start_worker, (count,)) as pool:
             running: dict[Future[bool], str] = {
@@ -164,6 +164,15 @@ def _run_all(
                     future.cancel()
                 pool.shutdown(wait=False)
                 raise
+
+
+def _context(module: str) -> Any:
+    """Return how to start workers: forked from a process that has the imports behind it, where that is safe."""
+    if "forkserver" not in multiprocessing.get_all_start_methods() or torch.accelerator.is_available():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([module])
+    return context
 
 
 def _run(
