@@ -3,10 +3,9 @@
 import importlib
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from viewaug.examples import former, linear_theory, random_bits, steering, transfer, when
@@ -177,8 +176,7 @@ def test_notebooks(file, monkeypatch, tmp_path):
 def test_site(tmp_path):
     """Builds offline, without a warning."""
     pytest.importorskip("sphinx")
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-E", "-b", "html", str(DOCS), str(tmp_path)]
-    built = subprocess.run(command, capture_output=True, text=True)
+    built = forked.run(["-m", "sphinx", "-W", "--keep-going", "-q", "-E", "-b", "html", DOCS, tmp_path])
     assert built.returncode == 0, built.stderr
     assert viewaug.__version__ in (tmp_path / "index.html").read_text()
     assert "viewaug.JointOptimizer" in (tmp_path / "api.html").read_text()
