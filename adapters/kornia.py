@@ -8,6 +8,7 @@ from torch import Tensor
 
 from viewaug import Viewmaker, reverse_gradient
 from viewaug.adversary import check_values
+from viewaug.viewmaker import check_viewmaker
 
 
 class RandomViewmaker(IntensityAugmentationBase2D):
@@ -58,8 +59,7 @@ class RandomViewmaker(IntensityAugmentationBase2D):
         same_on_batch: bool = False,
         keepdim: bool = False,
     ) -> None:
-        if not isinstance(viewmaker, Viewmaker):
-            raise TypeError(f"Expected `viewmaker` to be a viewaug.Viewmaker, but got {type(viewmaker).__name__}.")
+        check_viewmaker(viewmaker)
         if viewmaker.dims != 2:
             raise ValueError(f"Expected `viewmaker` to have 2 dims, but got {viewmaker.dims}.")
         for name, value in (("p", p), ("p_batch", p_batch)):

@@ -125,6 +125,21 @@ def test_collapse():
     assert metric.compute()["spread"] < 0.01
 
 
+def test_collapse_on_a_device_without_float64():
+    def to_device(state: torch.Tensor) -> torch.Tensor:
+        if state.dtype == torch.float64:
+            raise TypeError("no float64")  # as torch has it of mps
+        return state.clone()
+
+    z, metric, plain = torch.randn(50, 4, generator=seeded()), Collapse(dim=4), Collapse(dim=4)
+    metric._apply(to_device)
+    assert metric.total.dtype == torch.float32
+    for each in (metric, plain):
+        each.update(z)
+    for name, value in plain.compute().items():
+        torch.testing.assert_close(metric.compute()[name], value.float())
+
+
 @pytest.mark.parametrize(
     ("act", "message"),
     [

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from viewaug._watch import Watch, in_backward
 from viewaug.steering import Scorer, Steering
-from viewaug.viewmaker import Viewmaker
+from viewaug.viewmaker import Viewmaker, check_viewmaker
 
 
 class _ReverseGradient(torch.autograd.Function):
@@ -112,8 +112,7 @@ class AdversarialAugmentation(nn.Module):
         weight: float = 4.0,
     ) -> None:
         super().__init__()
-        if not isinstance(viewmaker, Viewmaker):
-            raise TypeError(f"Expected `viewmaker` to be a viewaug.Viewmaker, but got {type(viewmaker).__name__}.")
+        check_viewmaker(viewmaker)
         if transform is not None and not callable(transform):
             raise TypeError(f"Expected `transform` to be callable, but got {type(transform).__name__}.")
         if isinstance(warmup, bool) or not isinstance(warmup, int):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from viewaug.viewmaker import Viewmaker
+from viewaug.viewmaker import Viewmaker, check_viewmaker
 
 # After so many steps at a bound there is a warning.
 _PATIENCE = 50
@@ -57,8 +57,7 @@ class BudgetController:
         gain: float = 0.02,
         bounds: tuple[float, float] | None = None,
     ) -> None:
-        if not isinstance(viewmaker, Viewmaker):
-            raise TypeError(f"Expected `viewmaker` to be a viewaug.Viewmaker, but got {type(viewmaker).__name__}.")
+        check_viewmaker(viewmaker)
         for name, value in (("unrelated", unrelated), ("gain", gain)):
             if not 0 < value < math.inf:
                 raise ValueError(f"Expected `{name}` to be positive, but got {value}.")

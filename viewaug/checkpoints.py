@@ -12,7 +12,7 @@ from torch import Tensor
 
 from viewaug._files import write_tensors
 from viewaug.originals import OriginalViewmaker
-from viewaug.viewmaker import Viewmaker
+from viewaug.viewmaker import Viewmaker, check_viewmaker
 
 #: The file of a folder, and the folder of those folders that come with the package.
 FILE, TRAINED = "viewmaker.safetensors", Path(__file__).parent / "trained"
@@ -37,8 +37,7 @@ def save(viewmaker: Viewmaker, path: str | os.PathLike[str]) -> None:
         >>> load(path).budget
         0.1
     """
-    if not isinstance(viewmaker, Viewmaker):
-        raise TypeError(f"Expected `viewmaker` to be a viewaug.Viewmaker, but got {type(viewmaker).__name__}.")
+    check_viewmaker(viewmaker)
     weights = {name: value.detach().cpu() for name, value in viewmaker.state_dict().items()}
     write_tensors(path, weights, {"format": "pt", "viewaug": header(viewmaker)})
 

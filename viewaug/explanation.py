@@ -16,7 +16,7 @@ from viewaug.budget import distortion, widen
 from viewaug.masks import standardise
 from viewaug.originals import OriginalViewmaker
 from viewaug.perturbations import Compound, OneOf, Perturbation, Raw, measure
-from viewaug.viewmaker import Viewmaker
+from viewaug.viewmaker import Viewmaker, check_viewmaker
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -203,8 +203,7 @@ def explain(viewmaker: Viewmaker, x: Tensor, *, views: int = 16, seed: int = 0) 
         >>> found.learned["affine: rotation [°]"].shape
         torch.Size([8, 16])
     """
-    if not isinstance(viewmaker, Viewmaker):
-        raise TypeError(f"Expected `viewmaker` to be a viewaug.Viewmaker, but got {type(viewmaker).__name__}.")
+    check_viewmaker(viewmaker)
     check_count("views", views, 2)
     check_values(x, viewmaker)
     viewmaker._check_input(x)

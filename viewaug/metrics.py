@@ -1,6 +1,6 @@
 """Metrics of what views change, and of which labels they destroy; they add up over batches and processes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -127,7 +127,7 @@ class LabelDestruction(Metric):
             raise ValueError(
                 f"Expected `probability` of {self.probabilities[0].shape[1]} views, but got {tuple(probability.shape)}."
             )
-        self.probabilities.append(probability.detach().double())
+        self.probabilities.append(_wide(probability.detach()))
 
     def compute(self) -> dict[str, Any]:
         """Return the figures."""
@@ -145,7 +145,7 @@ class LabelDestruction(Metric):
     def _figures(self, p: Tensor) -> dict[str, Tensor]:
         return {
             "survival": p.mean(),
-            "destruction": (p < self.threshold).double().mean(),
+            "destruction": _wide(p < self.threshold).mean(),
             "within": _within(p),
             "bimodality": _bimodality(p.flatten()),
         }
@@ -194,7 +194,7 @@ class FeatureDropout(Metric):
             raise ValueError(f"Expected `probabilities` of one shape, but got {[tuple(part.shape) for part in parts]}.")
         limits = list(self.thresholds.values())
         survived = [(part.detach() >= limit).flatten() for part, limit in zip(parts, limits, strict=True)]
-        self.survived.append(torch.stack(survived, 1).double())
+        self.survived.append(_wide(torch.stack(survived, 1)))
 
     def compute(self) -> dict[str, Tensor]:
         """Return the figures; tasks are in the order of `thresholds`."""
@@ -203,9 +203,9 @@ class FeatureDropout(Metric):
         count = dropped.sum(1)
         return {
             "survival": survived.mean(0),
-            "none": (count == 0).double().mean(),
-            "one": (count == 1).double().mean(),
-            "all": (count == len(self.thresholds)).double().mean(),
+            "none": _wide(count == 0).mean(),
+            "one": _wide(count == 1).mean(),
+            "all": _wide(count == len(self.thresholds)).mean(),
             "correlation": torch.corrcoef(survived.T),
             "dropout": (dropped.T @ survived) / dropped.sum(0)[:, None],
         }
@@ -248,7 +248,7 @@ class Collapse(Metric):
         """Add some embeddings."""
         if embeddings.ndim != 2 or embeddings.shape[1] != self.dim:
             raise ValueError(f"Expected `embeddings` of shape (B, {self.dim}), but got {tuple(embeddings.shape)}.")
-        z = torch.nn.functional.normalize(embeddings.detach().double())
+        z = torch.nn.functional.normalize(_wide(embeddings.detach()))
         self.count += len(z)
         self.total += z.sum(0)
         self.products += z.T @ z
@@ -257,14 +257,29 @@ class Collapse(Metric):
         """Return the figures."""
         if not self.count:
             raise ValueError(_EMPTY)
-        mean = self.total / self.count
-        covariance = self.products / self.count - mean[:, None] * mean
+        count, total, products = (state.cpu() for state in (self.count, self.total, self.products))
+        mean = total / count
+        covariance = products / count - mean[:, None] * mean
         share = torch.linalg.eigvalsh(covariance).clamp(min=0)
         share = share / share.sum()
         return {
-            "spread": covariance.trace().clamp(min=0).sqrt(),
-            "effective_rank": torch.special.entr(share).sum().exp(),
+            "spread": covariance.trace().clamp(min=0).sqrt().to(self.total.device),
+            "effective_rank": torch.special.entr(share).sum().exp().to(self.total.device),
         }
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "Collapse":
+        def moved(state: Tensor) -> Tensor:
+            try:
+                return fn(state)
+            except TypeError:  # a device without float64
+                return fn(state.float())
+
+        return super()._apply(moved, *args, **kwargs)  # type: ignore[return-value]
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Return numbers in float64, or in float32 on devices that have no other."""
+    return x.float() if x.device.type == "mps" else x.double()
 
 
 def mask_share(x: Tensor, view: Tensor, mask: Tensor) -> Tensor:

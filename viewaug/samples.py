@@ -8,7 +8,7 @@ from torch import Tensor
 from viewaug._batches import Spec, describe, find_views, get, is_signal, put
 from viewaug.adversary import check_values
 from viewaug.perturbations import leaves
-from viewaug.viewmaker import Viewmaker
+from viewaug.viewmaker import Viewmaker, check_viewmaker
 
 
 class SampleTransform:
@@ -39,8 +39,7 @@ class SampleTransform:
     """
 
     def __init__(self, viewmaker: Viewmaker, *, views: Spec | None = None) -> None:
-        if not isinstance(viewmaker, Viewmaker):
-            raise TypeError(f"Expected `viewmaker` to be a viewaug.Viewmaker, but got {type(viewmaker).__name__}.")
+        check_viewmaker(viewmaker)
         mixing = [type(leaf).__name__ for leaf, _ in leaves(viewmaker.perturbation, None) if leaf.batched]
         if mixing:
             raise ValueError(

@@ -463,3 +463,9 @@ class Viewmaker(nn.Module):
         got = tuple(tuple(field.shape) for field in noise)
         if got != shapes:
             raise ValueError(f"Expected `noise` to have the shapes {shapes}, as draw_noise(x) returns, but got {got}.")
+
+
+def check_viewmaker(viewmaker: object) -> None:
+    """Raise a TypeError unless something is a viewmaker."""
+    if not isinstance(viewmaker, Viewmaker):
+        raise TypeError(f"Expected `viewmaker` to be a viewaug.Viewmaker, but got {type(viewmaker).__name__}.")
