@@ -58,7 +58,7 @@ def all_of(data: Mixed) -> dict:
 def test_mixtures(mixture):
     batch = all_of(mixed(mixture))
     labels = {"both": ["digit", "noise"], "speech": ["digit"], "noise": ["noise"]}[mixture]
-    assert sorted(batch) == sorted([*labels, "views"])
+    assert sorted(batch) == sorted([*labels, "index", "views"])
     assert batch["views"][0].shape == (12, 1, 500)
     assert torch.equal(*batch["views"])
     item = mixed(mixture)[5]

@@ -66,7 +66,7 @@ def test_overlays(overlay):
 
 def test_no_overlay():
     batch = all_of(overlaid("none"))
-    assert sorted(batch) == ["background", "views"]
+    assert sorted(batch) == ["background", "index", "views"]
     assert torch.equal(batch["views"][0], images().x.float() / 255)
 
 
@@ -557,7 +557,8 @@ def test_estimate(tmp_path, capsys):
     )
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[1:3]] == [["digits", "none"], ["digits", "learned"]]
-    hours = [float(line.split()[2]) * int(line.split()[3]) / 3.6e6 for line in lines[1:3]]
+    prices = [[float(number) for number in line.split()[2:5]] for line in lines[1:3]]
+    hours = [(step * steps / 1000 + probes) / 3600 for step, steps, probes in prices]
     assert float(lines[3].split()[0]) == pytest.approx(2 * sum(hours), abs=0.06)
     assert "GiB" in lines[3]
     assert not (tmp_path / "o").exists()

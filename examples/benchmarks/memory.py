@@ -64,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 256, 4096], help="pairs of views in a batch")
+    parser.add_argument("--patch", type=int, default=4, help="side of a cell of the generator's grid")
     options = parser.parse_args(arguments)
 
     for stem, size in (("cifar", 32), ("torchvision", 224)):
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
         for batch in options.batch:
             x = torch.empty(batch, 3, size, size, device="meta")
-            views = AdversarialAugmentation(Viewmaker().to("meta"))
+            views = AdversarialAugmentation(Viewmaker(patch=options.patch).to("meta"))
             of_step = peak(lambda: step(model, x, views)) / peak(lambda: step(model, x))  # noqa: B023
             of_view = peak(lambda: views(x).sum().backward()) / peak(lambda: first(x).sum().backward())  # noqa: B023
             print(f"{batch:>8}{of_step:>30.2f} x{of_view:>34.2f} x")

@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ways: dict[str, tuple[Callable[[Tensor], Tensor], Tensor]] = {
             "kornia SimCLR": (simclr_pipeline(size), x),
             "fast": (Viewmaker(), x),
+            "fast, patch=8": (Viewmaker(patch=8), x),
             "reference": (Viewmaker(generator="reference"), small),
         }
         if options.compile:

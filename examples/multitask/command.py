@@ -101,20 +101,20 @@ def main(experiment: Experiment, description: str, sources: Mapping[str, str], a
 
 
 def _estimate(experiment: Experiment, options: argparse.Namespace, settings: Any, groups: Iterable[str]) -> None:
-    """Print what a step of each kind takes, and how long pretraining takes in all, without probes."""
+    """Print what a step of each kind takes, and the probes in the end, and how long all takes."""
     seeds = options.seeds or (1 if options.preset == "quick" else 3)
     total = 0.0
-    print(f"{'data':12}{'views':36}{'ms a step':>12}{'steps':>10}{'hours':>10}")
+    print(f"{'data':12}{'views':36}{'ms a step':>12}{'steps':>10}{'probes, s':>12}{'hours':>10}")
     for group in groups:
         for method in dict.fromkeys(options.methods):
-            seconds, steps = price(experiment, group, method, settings, options.accelerator, options.compile)
-            hours = seconds * steps / 3600
+            step, steps, probes = price(experiment, group, method, settings, options.accelerator, options.compile)
+            hours = (step * steps + probes) / 3600
             total += hours * seeds
-            print(f"{group:12}{method:36}{1000 * seconds:12.1f}{steps:10}{hours:10.2f}", flush=True)
+            print(f"{group:12}{method:36}{1000 * step:12.1f}{steps:10}{probes:12.0f}{hours:10.2f}", flush=True)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     if options.accelerator != "cpu" and torch.accelerator.is_available():
         memory = torch.accelerator.max_memory_allocated() / 2**30
-    print(f"{total:.1f} hours of one process with {seeds} seeds, without probes; at most {memory:.1f} GiB of memory")
+    print(f"{total:.1f} hours of one process with {seeds} seeds; at most {memory:.1f} GiB of memory so far")
 
 
 def _parser(

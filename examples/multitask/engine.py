@@ -1,6 +1,7 @@
 """One run of a multi-task experiment: pretrain an encoder on views, and probe what it knows of every label."""
 
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -34,6 +35,7 @@ from viewaug.comparison.views import Method, Views
 from viewaug.probes import Probe, save_probe
 
 _TIMED = 8  # steps, of which the first two do not count
+_PROBED = 1000  # training inputs, from whose probes the time of all is estimated
 
 
 def run_cell(
@@ -77,19 +79,16 @@ def run_cell(
         accelerator=accelerator,
         max_steps=max_steps,
     )
-    fitted, accuracy = probe(module.encoder, train, test_batch, tasks)
     cell: dict[str, Any] = {experiment.group: group, "method": name, "strength": run.method.strength, "seed": seed}
-    cell["validation" if settings.validation else "test"] = accuracy
+    probed = _probed(run, settings)
+    fitted = {}
+    for kind, (network, count, views) in probed.items():
+        fitted[kind], cell[kind] = probe(network, train, test_batch, tasks, count=count, views=views)
     if name in experiment.scorers:
-        save_probe(
-            fitted, probe_file(out, label), experiment.as_seen(group, settings, test_batch["views"][0][:2].cpu())
-        )
-    if settings.prepool:
-        cell["prepool"] = probe(
-            _prepool(cast(nn.Sequential, module.encoder)), train, test_batch, tasks, count=settings.prepool
-        )[1]
+        example = experiment.as_seen(group, settings, test_batch["views"][0][:2].cpu())
+        save_probe(next(iter(fitted.values())), probe_file(out, label), example)
     for other in settings.transfer:
-        features = _prepool(cast(nn.Sequential, module.encoder)) if settings.prepool else module.encoder
+        features = probed["prepool"][0] if settings.prepool else module.encoder
         found = transfer(
             features,
             other,
@@ -98,8 +97,6 @@ def run_cell(
             count=settings.prepool or None,
         )
         cell["transfer"] = {**cell.get("transfer", {}), other: found}
-    if settings.views_in_probe:
-        cell["on_views"] = probe(module.encoder, train, test_batch, tasks, views=run.views)[1]
     if viewmaker is not None:
         viewaug.save(viewmaker.cpu(), viewmaker_file(out, label))
     return cell | outcome(log.curve[-1]["loss"], log.seconds, viewmaker, log.curve)
@@ -165,17 +162,47 @@ def _on(run: Run, accelerator: str, compiled: bool) -> Run:
     return run
 
 
+def _probed(run: Run, settings: Any) -> dict[str, tuple[nn.Module, int, Views | None]]:
+    """Return what is probed in the end: features, of how many training inputs, and the views of these, if any."""
+    encoder, whole = cast(nn.Sequential, run.module.encoder), len(run.train)
+    found: dict[str, tuple[nn.Module, int, Views | None]] = {
+        "validation" if settings.validation else "test": (encoder, whole, None)
+    }
+    if settings.prepool:
+        feature_map = nn.Sequential(encoder[0], _Map(encoder[1]), nn.Flatten())
+        found["prepool"] = feature_map, min(settings.prepool, whole), None
+    if settings.views_in_probe:
+        found["on_views"] = encoder, whole, run.views
+    return found
+
+
+class Price(NamedTuple):
+    """What a cell takes: seconds of a training step, how many steps, and seconds of the probes in the end."""
+
+    step: float
+    steps: int
+    probes: float
+
+
 def price(
     experiment: Experiment, group: str, name: str, settings: Any, accelerator: str, compiled: bool = False
-) -> tuple[float, int]:
-    """Return the seconds of a training step, the median of a few, and how many steps a cell has."""
+) -> Price:
+    """Return what a cell takes, by the median of a few steps, and by probes of a few inputs."""
     run = _on(prepare(experiment, group, name, 0, settings), accelerator, compiled)
     options = run.module.options
     clock = Clock(_TIMED, None)
     callbacks = [clock] if run.callback is None else [run.callback, clock]
     trainer = quiet_trainer(callbacks, accelerator, options.precision, max_steps=_TIMED, max_epochs=-1, logger=False)
     trainer.fit(run.module, epoch_loader(run.train, options.batch))
-    return statistics.median(clock.prices[2:]), options.epochs * (len(run.train) // options.batch)
+    run.module.to(trainer.strategy.root_device)
+    probes = 0.0
+    for network, count, views in _probed(run, settings).values():
+        few = min(count, _PROBED)
+        test = _first(run.test, max(1, len(run.test) * few // count))
+        began = time.perf_counter()
+        probe(network, run.train, test, tuple(experiment.tasks), count=few, views=views)
+        probes += (time.perf_counter() - began) * count / few
+    return Price(statistics.median(clock.prices[2:]), options.epochs * (len(run.train) // options.batch), probes)
 
 
 def splits(experiment: Experiment, group: str, variant: Variant, settings: Any, seed: int) -> tuple[Any, Any]:
@@ -248,10 +275,6 @@ def nearest(
         right = (guess == test[task].to(device)[counts]).float().mean()
         found[f"{task} by neighbours"] = 100 * right.item()
     return found
-
-
-def _prepool(encoder: nn.Sequential) -> nn.Module:
-    return nn.Sequential(encoder[0], _Map(encoder[1]), nn.Flatten())
 
 
 class _Map(nn.Module):
