@@ -1,5 +1,9 @@
 """On the accelerator, where there is one, as on the CPU: data to the bit, views and probes but for rounding."""
 
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -12,6 +16,7 @@ from viewaug.examples.multitask.speech import Speech
 import viewaug
 from viewaug.probes import Probe
 
+SCRIPT = Path(__file__).parents[1] / "examples" / "accelerator.sh"
 DEVICES = [torch.device("cpu")]
 if torch.accelerator.is_available():
     DEVICES.append(torch.accelerator.current_accelerator())
@@ -63,3 +68,35 @@ def test_probes(device):
     x = torch.randn(200, 8) + label[:, None]
     expected, found = (Probe.fit(nn.Identity(), x.to(where), {"kind": label})(x.to(where)) for where in ("cpu", device))
     torch.testing.assert_close(found["kind"].softmax(1).cpu(), expected["kind"].softmax(1), atol=2e-3, rtol=0)
+
+
+def test_the_script_for_an_accelerator_goes_on(tmp_path):
+    """A step that is done is passed over, one that fails is named, and one whose time is up ends the call."""
+    python, calls = tmp_path / "python", tmp_path / "calls"
+    python.write_text(
+        f'#!/bin/sh\necho "$*" >> {calls}\n'
+        f'case "$*" in *benchmarks.memory*) exit 1;; *--seeds\\ 1*) test -e {tmp_path}/later || exit 124;; esac\n'
+    )
+    python.chmod(0o755)
+    command = ["bash", str(SCRIPT), str(tmp_path / "out"), "1"]
+
+    def run() -> tuple[list[str], str]:
+        calls.write_text("")
+        environment = os.environ | {"PYTHON": str(python), "REHEARSE": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return calls.read_text().splitlines(), done.stdout
+
+    first, said = run()
+    assert "memory failed" in said
+    assert "time is up in paper-learned" in said
+    assert "viewaug.cli doctor" in first[0]
+    assert "--preset quick --accelerator cpu" in first[-1]
+    again, _ = run()
+    assert len(again) == 2
+    assert "benchmarks.memory" in again[0]  # what fails is tried again
+    assert "--methods learned " in again[1]
+    (tmp_path / "later").touch()
+    last, _ = run()
+    methods = [line.split("--methods ")[1].split()[0] for line in last[1:]]
+    assert methods == ["learned", "expert", "learned:blend+additive@steered"]
+    assert len(run()[0]) == 1
