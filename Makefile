@@ -16,7 +16,7 @@ test: test-all ## set up, then lint, type-check, run tests and doctests, and try
 
 test-all: lint ## the same, with the tests that take longer
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(LEFT_OUT)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(LEFT_OUT)
 	$(wheel)
 
 fuzz: $(VENV)/dev.stamp ## set up, then try random cases; options: make fuzz ARGS="files --minutes 10"
@@ -30,12 +30,12 @@ test-lowest: ## run the tests with the lowest versions that are declared, in .ve
 	.venv-lowest/bin/python -m pip install --quiet --upgrade pip
 	$(PYTHON) tests/lowest.py > .venv-lowest/constraints.txt
 	.venv-lowest/bin/python -m pip install --constraint .venv-lowest/constraints.txt --editable '.[dev]'
-	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --dist worksteal
 
 test-newest: ## run the tests with the newest versions there are, in .venv-newest
 	$(PYTHON) -m venv .venv-newest
 	.venv-newest/bin/python -m pip install --upgrade --upgrade-strategy eager pip --editable '.[dev]'
-	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n 2
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n 2 --dist worksteal
 
 audit: $(VENV)/dev.stamp ## list the licences of what is installed, then look it up among known vulnerabilities
 	$(PYTHON) -m venv .venv-audit

@@ -56,7 +56,7 @@ loader = torch.utils.data.DataLoader([[a, a] for a in x], batch_size=4)
 callback = ViewmakerCallback(viewaug.Viewmaker(1, width=4, depth=1), views=[0, 1])
 keep = ModelCheckpoint(out / "kept", save_last=True, every_n_epochs=1)
 last = out / "kept" / "last.ckpt"
-trainer = Trainer(max_epochs=40, accelerator="cpu", callbacks=[callback, keep], logger=False,
+trainer = Trainer(max_epochs=15, accelerator="cpu", callbacks=[callback, keep], logger=False,
                   enable_progress_bar=False, enable_model_summary=False)
 module = Module()
 trainer.fit(module, loader, ckpt_path=last if last.exists() else None)
@@ -69,7 +69,7 @@ out = Path(sys.argv[1])
 out.mkdir(exist_ok=True)
 torch.manual_seed(0)
 viewmaker = viewaug.Viewmaker(1, width=64)
-for k in range(3000):
+for k in range(1000):
     torch.nn.init.constant_(viewmaker.generator.stem.bias, k)
     viewaug.save(viewmaker, out / "viewmaker.safetensors")
 """
@@ -81,9 +81,9 @@ def commands(folder: Path) -> dict[str, list[str]]:
     label = np.arange(200) % 2
     x = rng.random((200, 1, 32), dtype=np.float32) + 0.3 * label[:, None, None].astype("float32")
     np.savez(folder / "data.npz", x=x, label=label)
-    compare = ["compare", "--data", str(folder / "data.npz"), "--methods", "none", "noise", "learned", "--seeds", "3"]
-    compare += ["--trials", "2", "--steps", "40", "--workers", "1", "--probes", "--out"]
-    grid = ["viewaug.examples.multitask_image", "--preset", "quick", "--methods", "noise", "learned", "--epochs", "6"]
+    compare = ["compare", "--data", str(folder / "data.npz"), "--methods", "none", "noise", "learned", "--seeds", "2"]
+    compare += ["--trials", "2", "--steps", "20", "--workers", "1", "--probes", "--out"]
+    grid = ["viewaug.examples.multitask_image", "--preset", "quick", "--methods", "noise", "learned", "--epochs", "3"]
     checkpoints = [str(folder / f"{name}.safetensors") for name in ("a", "b", "c")]
     for file in checkpoints:
         viewaug.save(viewaug.Viewmaker(1, dims=1, width=8, value_range=None), file)
