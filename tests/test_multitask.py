@@ -18,7 +18,7 @@ class Numbers(Pairs):
 
     drawn = "number"
 
-    def __getitems__(self, indices):
+    def batch(self, indices):
         return {"views": [np.array(drawn) for drawn in self.draw_pairs(indices, lambda rng: rng.random())]}
 
 

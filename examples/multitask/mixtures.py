@@ -42,7 +42,7 @@ class Mixed(Pairs):
         >>> data = Mixed(speech(**source), noises(**source), "both", length=4000, train=True)
         >>> item = data[0]
         >>> item["views"][0].shape, sorted(item)
-        (torch.Size([1, 4000]), ['digit', 'noise', 'speaker', 'views'])
+        (torch.Size([1, 4000]), ['digit', 'index', 'noise', 'speaker', 'views'])
     """
 
     drawn = "noise"
