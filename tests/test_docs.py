@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import statistics
 from pathlib import Path
 
 import forked
@@ -10,7 +11,7 @@ import pytest
 import torch
 from viewaug.examples import former, linear_theory, random_bits, steering, transfer, when
 from viewaug.examples.multitask import report
-from viewaug.examples.multitask.cells import read_cells
+from viewaug.examples.multitask.cells import accuracy, read_cells
 from viewaug.examples.multitask_audio import AudioExperiment
 from viewaug.examples.multitask_image import ImageExperiment
 
@@ -123,13 +124,36 @@ def test_report_of_the_diagnosis_is_of_the_results_that_are_kept():
     assert tables(results) in (RESULTS / "diagnosis" / "report.md").read_text()
 
 
-@pytest.mark.parametrize(("experiment", "folder"), [(ImageExperiment(), "image"), (AudioExperiment(), "audio")])
-def test_tables_of_multitask_experiments_are_the_results_that_are_kept(experiment, folder):
+@pytest.mark.parametrize(
+    ("experiment", "folder", "page"),
+    [
+        (ImageExperiment(), "image", "images"),
+        (ImageExperiment(), "night", "images"),
+        (AudioExperiment(), "audio", "audio"),
+    ],
+)
+def test_tables_of_multitask_experiments_are_the_results_that_are_kept(experiment, folder, page):
     cells, _ = read_cells(experiment, RESULTS / folder)
     text = (RESULTS / folder / "report.md").read_text()
     assert report.report(experiment, cells) in text
     assert report.comparison(experiment, cells) in text
-    assert report.papers(experiment) in PAGES[f"docs/evidence/{'images' if folder == 'image' else folder}.md"]
+    assert report.papers(experiment) in PAGES[f"docs/evidence/{page}.md"]
+
+
+def test_what_is_said_of_scale_is_of_the_results_that_are_kept():
+    """Photo, digit and mean of learned views and views by hand, and the lead of the former, at two scales."""
+    for folder in ("image", "night"):
+        cells = [cell for cell in read_cells(ImageExperiment(), RESULTS / folder)[0] if cell["overlay"] == "digits"]
+        scores = {}
+        for method in ("learned", "expert"):
+            mine = [accuracy(cell) for cell in cells if cell["method"] == method]
+            tasks = [statistics.mean(found[task] for found in mine) for task in ("background", "overlay")]
+            scores[method] = statistics.mean(tasks)
+            row = f"{tasks[0]:.1f} / {tasks[1]:.1f} / {scores[method]:.1f}"
+            assert row in PAGES["docs/evidence/images.md"]
+        lead = f"{scores['learned'] - scores['expert']:.1f}"
+        for page in ("README.md", "docs/evidence/images.md", "docs/when.md"):
+            assert re.search(rf"(?<![\d.]){re.escape(lead)}(?![\d.]*\d)", PAGES[page]), (page, lead)
 
 
 def test_tables_of_steering_are_the_results_that_are_kept():
