@@ -30,6 +30,14 @@ IMAGES: list[Any] = [
     {"name": "kornia", "op": "RandomSharpness"},
     ["spectral", "colour", "warp"],
 ]
+# Than the default.
+SMALLER: dict[str, dict[str, Any]] = {
+    "depth=1": {"depth": 1},
+    "width=16": {"width": 16},
+    "patch=8": {"patch": 8},
+    "width=16, patch=8": {"width": 16, "patch": 8},
+    "random": {"generator": "random"},
+}
 SERIES = ["additive", "spectral", "warp", "blur", "mask", "mix", "crop", "channels", "gain", "filter"]
 # A random twin without a budget, and the module of kornia's that does the same, or next to it.
 TWINS: list[tuple[Any, str, dict[str, Any]]] = [
@@ -66,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ways: dict[str, tuple[Callable[[Tensor], Tensor], Tensor]] = {
             "kornia SimCLR": (simclr_pipeline(size), x),
             "fast": (Viewmaker(), x),
-            "fast, patch=8": (Viewmaker(patch=8), x),
+            **{name: (Viewmaker(**smaller), x) for name, smaller in SMALLER.items()},
             "reference": (Viewmaker(generator="reference"), small),
         }
         if options.compile:
