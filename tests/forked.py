@@ -1,5 +1,6 @@
 """Commands of Python, in processes forked from one that has other packages' imports behind it, which take seconds."""
 
+import contextlib
 import functools
 import multiprocessing
 import os
@@ -58,7 +59,8 @@ class Forked:
 
     def kill(self) -> None:
         """Kill it with all its processes."""
-        os.killpg(self._process.pid or 0, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+            os.killpg(self._process.pid or 0, signal.SIGKILL)
         self.result()
 
 
