@@ -257,6 +257,7 @@ class Collapse(Metric):
         """Return the figures."""
         if not self.count:
             raise ValueError(_EMPTY)
+        # Not every device finds eigenvalues.
         count, total, products = (state.cpu() for state in (self.count, self.total, self.products))
         mean = total / count
         covariance = products / count - mean[:, None] * mean

@@ -30,7 +30,7 @@ IMAGES: list[Any] = [
     {"name": "kornia", "op": "RandomSharpness"},
     ["spectral", "colour", "warp"],
 ]
-# Than the default.
+# Networks that are smaller than that of the default, and none.
 SMALLER: dict[str, dict[str, Any]] = {
     "depth=1": {"depth": 1},
     "width=16": {"width": 16},
