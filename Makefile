@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+SUITE := --random-order
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -11,12 +12,12 @@ help: ## list the targets
 demo: $(VENV)/examples.stamp ## set up, then look at three real data sets; options: make demo ARGS="--data smartwatch"
 	$(BIN)/viewaug demo $(ARGS)
 
-test: LEFT_OUT := -m 'not long'
+test: SUITE := -m 'not long'
 test: test-all ## set up, then lint, type-check, run tests and doctests, and try the wheel
 
-test-all: lint ## the same, with the tests that take longer
+test-all: lint ## the same, with the tests that take longer, in random order
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(LEFT_OUT)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(SUITE)
 	$(wheel)
 
 fuzz: $(VENV)/dev.stamp ## set up, then try random cases; options: make fuzz ARGS="files --minutes 10"
